@@ -1,8 +1,8 @@
 """The seam between the agent and a hypervisor: what a backend must be able to do, and nothing of how."""
 
-from collections.abc import Callable
-from dataclasses import dataclass
-from typing import Protocol
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any, Protocol
 
 from pileus.wire.messages import HostFacts, HostStats, VmChange, VmSeen
 from pileus.wire.operations import (
@@ -42,6 +42,21 @@ class Credentials:
     certificate: str
     key: str
     ca: str
+
+
+@dataclass(frozen=True)
+class HostSettings:
+    """What `create` of a backend or image store is given for one host.
+
+    `state_dir` belongs to this host alone and exists. `address` is where other hosts reach this one.
+    `options` is the host's own part of the agent's configuration file, read by nobody but the backend.
+    """
+
+    host_uuid: str
+    state_dir: str
+    address: str
+    credentials: Credentials
+    options: Mapping[str, Any] = field(default_factory=dict)
 
 
 class Backend(Protocol):
