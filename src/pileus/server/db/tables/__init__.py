@@ -1,0 +1,33 @@
+"""All tables, one module per noun. Importing this package fills `metadata`."""
+
+from pileus.server.db.tables import (
+    account,
+    control,
+    event,
+    host,
+    job,
+    network,
+    offering,
+    place,
+    setting,
+    template,
+    vm,
+    volume,
+)
+from pileus.server.db.tables.column import metadata
+
+__all__ = [
+    "account",
+    "control",
+    "event",
+    "host",
+    "job",
+    "metadata",
+    "network",
+    "offering",
+    "place",
+    "setting",
+    "template",
+    "vm",
+    "volume",
+]
