@@ -1,0 +1,96 @@
+"""How a job comes to be, and how others wake it: called inside the caller's transaction."""
+
+from dataclasses import dataclass
+
+import msgspec
+from sqlalchemy import insert, or_, select, update
+
+from pileus.server.db.tables.column import new_uuid
+from pileus.server.db.tables.job import job
+from pileus.server.db.transaction import Tx
+from pileus.server.domain.errors import ResourceInUse
+from pileus.server.domain.ids import Id, Job
+from pileus.server.domain.job import Phase
+from pileus.server.jobs.plan import Plan
+from pileus.server.jobs.wakeup import announce
+
+
+@dataclass(frozen=True)
+class JobRef:
+    """A submitted job."""
+
+    id: Id[Job]
+    uuid: str
+
+
+@dataclass(frozen=True)
+class Owner:
+    """On whose behalf a job runs."""
+
+    account_id: int
+    domain_id: int
+    user_id: int
+
+
+def submit(
+    tx: Tx,
+    plan: Plan,
+    owner: Owner,
+    *,
+    command: str,
+    instance_kind: str | None = None,
+    instance_id: int | None = None,
+    resource_key: str | None = None,
+    queue: bool = True,
+    deadline_seconds: float = 3600,
+    parent_id: int | None = None,
+    start_event_id: int | None = None,
+) -> JobRef:
+    """Store a job with its whole plan in the caller's transaction; a worker is woken after the commit.
+
+    One job runs per `resource_key` ("vm:42"); with `queue` the next waits behind it, without it `ResourceInUse`.
+    """
+    phase = Phase.FORWARD
+    if resource_key is not None:
+        busy = tx.scalar(select(job.c.id).where(job.c.open == 1, job.c.resource_key == resource_key).limit(1))
+        if busy is not None:
+            if not queue:
+                raise ResourceInUse(f"another job is running on {resource_key}")
+            phase = Phase.QUEUED
+    uuid = new_uuid()
+    job_id = tx.insert(
+        insert(job).values(
+            uuid=uuid,
+            workflow=plan.workflow,
+            command=command,
+            account_id=owner.account_id,
+            domain_id=owner.domain_id,
+            user_id=owner.user_id,
+            instance_kind=instance_kind,
+            instance_id=instance_id,
+            resource_key=resource_key,
+            running_key=resource_key if phase is Phase.FORWARD else None,
+            parent_id=parent_id,
+            start_event_id=start_event_id,
+            phase=str(phase),
+            plan=plan.encode(),
+            avoid="{}",
+            result=msgspec.json.encode({}).decode(),
+            wake_at=tx.now if phase is Phase.FORWARD else None,
+            waiting_for=None if phase is Phase.FORWARD else f"key:{resource_key}",
+            deadline_at=tx.now + int(deadline_seconds * 1000),
+            created_at=tx.now,
+        )
+    )
+    tx.after_commit(announce)
+    return JobRef(Id(job_id), uuid)
+
+
+def wake(tx: Tx, *topics: str) -> None:
+    """Let every job that naps on one of the topics go on ("operation:…", "job:7", "network:3")."""
+    tx.execute(
+        update(job)
+        .where(job.c.waiting_for.in_(topics), or_(job.c.wake_at.is_(None), job.c.wake_at > tx.now), job.c.open == 1)
+        .values(wake_at=tx.now)
+    )
+    tx.after_commit(announce)
