@@ -1,0 +1,118 @@
+"""A host as the agent holds it: identity, what it is, and the execution of one delivered operation.
+
+`perform` is the one place where journal and executor meet; the simulator's in-process hosts use it too.
+"""
+
+import functools
+from dataclasses import dataclass
+from typing import Protocol
+
+from pileus.agent.backend import Backend, ImageStore, Noticed, Progressed, Refused
+from pileus.agent.executor import Executor, ImageExecutor
+from pileus.agent.journal import Journal
+from pileus.wire.messages import Answer, Deliver, HostIntro, HostKind, HostStats
+from pileus.wire.operations import AnyOperation, AnyResult, Refusal
+
+
+class Host(Protocol):
+    """One host of this agent."""
+
+    @property
+    def uuid(self) -> str: ...
+
+    async def open(self, noticed: Noticed) -> None: ...
+
+    async def close(self) -> None: ...
+
+    async def intro(self) -> HostIntro:
+        """What the host is and holds right now."""
+
+    async def stats(self) -> HostStats: ...
+
+    async def execute(self, operation: AnyOperation, progressed: Progressed) -> AnyResult:
+        """Raises `Refused`."""
+
+
+class RoutingHost:
+    """A host that runs guests."""
+
+    def __init__(self, uuid: str, backend: Backend, journal: Journal) -> None:
+        self._uuid = uuid
+        self._backend = backend
+        self._noticed: Noticed = lambda name, guest, epoch, change: None
+        self._executor = Executor(
+            host=uuid,
+            backend=backend,
+            journal=journal,
+            noticed=lambda name, guest, epoch, change: self._noticed(name, guest, epoch, change),
+        )
+
+    @property
+    def uuid(self) -> str:
+        return self._uuid
+
+    async def open(self, noticed: Noticed) -> None:
+        self._noticed = noticed
+        await self._backend.open(noticed)
+
+    async def close(self) -> None:
+        await self._backend.close()
+
+    async def intro(self) -> HostIntro:
+        facts = await self._backend.facts()
+        return HostIntro(self._uuid, HostKind.ROUTING, facts, tuple(await self._backend.inventory()))
+
+    async def stats(self) -> HostStats:
+        return await self._backend.stats(self._uuid)
+
+    async def execute(self, operation: AnyOperation, progressed: Progressed) -> AnyResult:
+        return await self._executor.execute(operation, progressed)
+
+
+class StorageHost:
+    """A host that keeps and serves images."""
+
+    def __init__(self, uuid: str, store: ImageStore) -> None:
+        self._uuid = uuid
+        self._store = store
+        self._executor = ImageExecutor(store)
+
+    @property
+    def uuid(self) -> str:
+        return self._uuid
+
+    async def open(self, noticed: Noticed) -> None:
+        await self._store.open()
+
+    async def close(self) -> None:
+        await self._store.close()
+
+    async def intro(self) -> HostIntro:
+        return HostIntro(self._uuid, HostKind.SECONDARY_STORAGE, await self._store.facts())
+
+    async def stats(self) -> HostStats:
+        return await self._store.stats(self._uuid)
+
+    async def execute(self, operation: AnyOperation, progressed: Progressed) -> AnyResult:
+        return await self._executor.execute(operation, progressed)
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """An answer, and whether it was given before (`repeated`), so nothing was done for it now."""
+
+    answer: Answer
+    repeated: bool
+
+
+async def perform(host: Host, journal: Journal, order: Deliver, progressed: Progressed) -> Outcome:
+    """Do what was delivered, once: the answer of a second delivery is the first one."""
+    first = await journal.begin(host.uuid, order.operation_id)
+    if first is not None:
+        return Outcome(first, repeated=True)
+    answer = functools.partial(Answer, order.operation_id, host.uuid)
+    try:
+        outcome = answer(result=await host.execute(order.operation, progressed))
+    except Refused as refused:
+        outcome = answer(refusal=Refusal(refused.reason, refused.text))
+    return Outcome(await journal.finish(outcome), repeated=False)
