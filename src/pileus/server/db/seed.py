@@ -1,0 +1,184 @@
+"""Rows that every cloud has from its first minute: ROOT, the built-in accounts, offerings, operating systems.
+
+Running it again adds what is missing and changes nothing else.
+"""
+
+from typing import Any
+
+from sqlalchemy import Table, insert, select
+
+from pileus.server.db.seed_os import OS_TYPES
+from pileus.server.db.tables.account import account, domain, resource_count, users
+from pileus.server.db.tables.offering import disk_offering, network_offering, service_offering
+from pileus.server.db.tables.template import os_category, os_type
+from pileus.server.db.transaction import Tx
+from pileus.server.domain.account import (
+    ADMIN_ACCOUNT,
+    ADMIN_USER,
+    ROOT_DOMAIN,
+    SYSTEM_ACCOUNT,
+    SYSTEM_USER,
+    UNLIMITED,
+    AccountType,
+    Resource,
+)
+
+ROUTER_OFFERING = "System Offering For Software Router"
+VIRTUAL_NETWORK_OFFERING = "DefaultVirtualizedNetwork"
+DIRECT_NETWORK_OFFERING = "DefaultDirectNetwork"
+UNTAGGED_NETWORK_OFFERING = "DefaultDirectGuestNetwork"
+PUBLIC_NETWORK_OFFERING = "System-Public-Network"
+
+_GIB = 1024**3
+
+
+def seed(tx: Tx) -> None:
+    """Add every built-in row that is not there yet."""
+    _accounts(tx)
+    _operating_systems(tx)
+    _network_offerings(tx)
+    _offerings(tx)
+
+
+def _ensure(tx: Tx, table: Table, match: dict[str, Any], values: dict[str, Any]) -> int:
+    found = tx.scalar(select(table.c.id).where(*(table.c[name] == value for name, value in match.items())))
+    if found is not None:
+        return int(found)
+    return tx.insert(insert(table).values(**match, **values))
+
+
+def _accounts(tx: Tx) -> None:
+    born = {"created_at": tx.now}
+    _ensure(tx, domain, {"id": ROOT_DOMAIN}, {"name": "ROOT", "path": "/", "level": 0, **born})
+    for account_id, name in ((SYSTEM_ACCOUNT, "system"), (ADMIN_ACCOUNT, "admin")):
+        _ensure(
+            tx,
+            account,
+            {"id": account_id},
+            {
+                "name": name,
+                "type": int(AccountType.ADMIN),
+                "domain_id": ROOT_DOMAIN,
+                "system": int(account_id == SYSTEM_ACCOUNT),
+                **born,
+            },
+        )
+    for user_id, account_id, name in ((SYSTEM_USER, SYSTEM_ACCOUNT, "system"), (ADMIN_USER, ADMIN_ACCOUNT, "admin")):
+        _ensure(
+            tx,
+            users,
+            {"id": user_id},
+            {
+                "account_id": account_id,
+                "domain_id": ROOT_DOMAIN,
+                "username": name,
+                "firstname": name.capitalize(),
+                "lastname": "User",
+                **born,
+            },
+        )
+    for owner, owner_id in (("domain", ROOT_DOMAIN), ("account", SYSTEM_ACCOUNT), ("account", ADMIN_ACCOUNT)):
+        for resource in Resource:
+            match = (resource_count.c.owner == owner, resource_count.c.owner_id == owner_id)
+            if (
+                tx.scalar(select(resource_count.c.used).where(*match, resource_count.c.resource == int(resource)))
+                is None
+            ):
+                tx.execute(
+                    insert(resource_count).values(
+                        owner=owner, owner_id=owner_id, resource=int(resource), used=0, maximum=UNLIMITED
+                    )
+                )
+
+
+def _operating_systems(tx: Tx) -> None:
+    known = set(tx.execute(select(os_type.c.name)).scalars())
+    for category, names in OS_TYPES.items():
+        category_id = _ensure(tx, os_category, {"name": category}, {})
+        for name in names:
+            if name not in known:
+                tx.insert(insert(os_type).values(category_id=category_id, name=name))
+
+
+def _network_offerings(tx: Tx) -> None:
+    guest, router_services = "Guest", "dhcp,dns,gateway,source-nat,user-data,password,port-forwarding"
+    direct_services = "dhcp,dns,user-data,password"
+    rows: tuple[dict[str, Any], ...] = (
+        {
+            "name": VIRTUAL_NETWORK_OFFERING,
+            "display_text": "Virtual network with a virtual router of its own",
+            "traffic_type": guest,
+            "guest_ip_type": "Virtual",
+            "availability": "Required",
+            "is_default": 1,
+            "services": router_services,
+        },
+        {
+            "name": DIRECT_NETWORK_OFFERING,
+            "display_text": "Direct tagged network; the router serves DHCP only",
+            "traffic_type": guest,
+            "guest_ip_type": "Direct",
+            "availability": "Optional",
+            "specify_vlan": 1,
+            "is_shared": 1,
+            "services": direct_services,
+        },
+        {
+            "name": UNTAGGED_NETWORK_OFFERING,
+            "display_text": "Direct untagged network of a Basic zone",
+            "traffic_type": guest,
+            "guest_ip_type": "Direct",
+            "availability": "Optional",
+            "is_system": 1,
+            "is_shared": 1,
+            "services": direct_services,
+        },
+        {
+            "name": PUBLIC_NETWORK_OFFERING,
+            "display_text": "Public traffic of a zone",
+            "traffic_type": "Public",
+            "is_system": 1,
+        },
+    )
+    for row in rows:
+        rest = {column: value for column, value in row.items() if column != "name"}
+        _ensure(tx, network_offering, {"name": row["name"]}, {**rest, "created_at": tx.now})
+
+
+def _offerings(tx: Tx) -> None:
+    for name, text, cpus, mhz, ram_mib, system in (
+        ("Small Instance", "Small Instance, 1 x 500 MHz, 512 MB", 1, 500, 512, False),
+        ("Medium Instance", "Medium Instance, 1 x 1 GHz, 1 GB", 1, 1000, 1024, False),
+        (ROUTER_OFFERING, "Virtual router", 1, 100, 64, True),
+    ):
+        _ensure(
+            tx,
+            service_offering,
+            {"name": name, "is_default": 1},
+            {
+                "display_text": text,
+                "cpus": cpus,
+                "cpu_mhz": mhz,
+                "ram_mib": ram_mib,
+                "is_system": int(system),
+                "system_vm_type": "domainrouter" if system else None,
+                "created_at": tx.now,
+            },
+        )
+    for name, size_gib, customized in (
+        ("Small", 5, False),
+        ("Medium", 20, False),
+        ("Large", 100, False),
+        ("Custom", 0, True),
+    ):
+        _ensure(
+            tx,
+            disk_offering,
+            {"name": name, "live": 1},
+            {
+                "display_text": f"{name} Disk, {size_gib} GB" if size_gib else "Disk of a size to be chosen",
+                "size_bytes": size_gib * _GIB,
+                "customized": int(customized),
+                "created_at": tx.now,
+            },
+        )
