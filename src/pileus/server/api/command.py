@@ -156,18 +156,18 @@ Loader = Callable[[Tx, Caller, int], View]
 
 
 class Response:
-    """Base of all responses: a table of fields. `name` is the object name on the wire.
+    """Base of all responses: a table of fields. `object_name` is the object's name on the wire (`name=` of the class).
 
     `kind` and `load` let queryAsyncJobResult render the result of a job on such a thing.
     """
 
-    name: ClassVar[str]
+    object_name: ClassVar[str]
     kind: ClassVar[type[Entity] | None] = None
     load: ClassVar[Loader | None] = None
     fields: ClassVar[tuple[ResponseField, ...]]
 
     def __init_subclass__(cls, *, name: str, kind: type[Entity] | None = None, load: Loader | None = None) -> None:
-        cls.name = name
+        cls.object_name = name
         cls.kind = kind
         cls.load = staticmethod(load) if load is not None else None
         cls.fields = tuple(
