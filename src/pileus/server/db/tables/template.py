@@ -74,10 +74,12 @@ template_copy = Table(
     Column("sha256", String(64), nullable=True),
     Column("virtual_bytes", BigInteger, nullable=False, default=0),
     Column("physical_bytes", BigInteger, nullable=False, default=0),
+    Column("operation_id", String(80), nullable=True),
     instant("created_at"),
     UniqueConstraint("template_id", "zone_id"),
 )
-"""The image in one zone's secondary storage. `status` is the sentence shown in listTemplates."""
+"""The image in one zone's secondary storage. `status` is the sentence shown in listTemplates; while it is downloading,
+the progress stands in the row of host_operation that `operation_id` names."""
 
 template_on_pool = Table(
     "template_on_pool",
@@ -88,9 +90,12 @@ template_on_pool = Table(
     Column("name", Name, nullable=False),
     Column("virtual_bytes", BigInteger, nullable=False, default=0),
     Column("physical_bytes", BigInteger, nullable=False, default=0),
+    Column("job_id", Key, nullable=True),
+    Column("host_id", Key, nullable=True),
     instant("used_at"),
 )
-"""The image on one primary pool, fetched on first use; volumes are its clones."""
+"""The image on one primary pool, fetched on first use; volumes are its clones. `job_id` is the job that fetches or
+fetched it, through `host_id`: what removes it later goes through the same queue of the same host."""
 
 template_permission = Table(
     "template_permission",

@@ -23,6 +23,8 @@ volume = Table(
     Column("template_id", Key, ForeignKey("template.id"), nullable=True),
     Column("service_offering_id", Key, ForeignKey("service_offering.id"), nullable=True),
     Column("disk_offering_id", Key, ForeignKey("disk_offering.id"), nullable=True),
+    Column("job_id", Key, nullable=True),
+    Column("host_id", Key, nullable=True),
     instant("attached_at", nullable=True),
     live(),
     instant("created_at"),
@@ -31,4 +33,5 @@ volume = Table(
     Index("ix_volume_live_vm", "live", "vm_id"),
     Index("ix_volume_live_pool", "live", "pool_id"),
 )
-"""`path` is the file name in the pool, chosen before the file is made; size is virtual."""
+"""`path` is the file name in the pool, chosen before the file is made; size is virtual. `job_id` is the job that makes
+or made the file, through `host_id`: its undo deletes what this job made and nothing older."""
