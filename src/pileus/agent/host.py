@@ -27,6 +27,9 @@ class Host(Protocol):
     async def intro(self) -> HostIntro:
         """What the host is and holds right now."""
 
+    async def alive(self) -> None:
+        """Ask the hypervisor or store for a sign of life; raises when there is none."""
+
     async def stats(self) -> HostStats: ...
 
     async def execute(self, operation: AnyOperation, progressed: Progressed) -> AnyResult:
@@ -62,6 +65,9 @@ class RoutingHost:
         facts = await self._backend.facts()
         return HostIntro(self._uuid, HostKind.ROUTING, facts, tuple(await self._backend.inventory()))
 
+    async def alive(self) -> None:
+        await self._backend.facts()
+
     async def stats(self) -> HostStats:
         return await self._backend.stats(self._uuid)
 
@@ -89,6 +95,9 @@ class StorageHost:
 
     async def intro(self) -> HostIntro:
         return HostIntro(self._uuid, HostKind.SECONDARY_STORAGE, await self._store.facts())
+
+    async def alive(self) -> None:
+        await self._store.facts()
 
     async def stats(self) -> HostStats:
         return await self._store.stats(self._uuid)

@@ -143,12 +143,16 @@ class FromServer(Struct, frozen=True, tag_field="m"):
 
 
 class Welcome(FromServer, frozen=True, tag=True):
-    """The hosts are ours; send a heartbeat every `heartbeat_seconds` and statistics every `report_seconds`."""
+    """The hosts are ours; send a heartbeat every `heartbeat_seconds` and statistics every `report_seconds`.
+
+    `refused` hosts are not (removed, or not in the certificate): the agent lets go of them.
+    """
 
     protocol: int
     server: str
     heartbeat_seconds: float
     report_seconds: float
+    refused: tuple[str, ...] = ()
 
 
 class GoAway(FromServer, frozen=True, tag=True):

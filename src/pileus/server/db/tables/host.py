@@ -117,12 +117,13 @@ host_certificate = Table(
     "host_certificate",
     metadata,
     Column("serial", String(64), primary_key=True),
-    Column("host_id", Key, ForeignKey("host.id"), nullable=False),
+    Column("host_id", Key, ForeignKey("host.id"), primary_key=True),
     instant("issued_at"),
     instant("expires_at"),
     instant("revoked_at", nullable=True),
     Index("ix_host_certificate_host", "host_id"),
 )
+"""A certificate names every host of its agent: one row for each."""
 
 enrolment_token = Table(
     "enrolment_token",

@@ -1,0 +1,282 @@
+"""The agent's line to the management servers: one WebSocket over mutual TLS for all hosts of this process.
+
+Work goes on while the line is down: answers wait in the journal and are sent again on every new line until the
+server says Forget.
+"""
+
+import asyncio
+import contextlib
+import secrets
+from collections.abc import Mapping, Sequence
+
+import msgspec
+import structlog
+from websockets.asyncio.client import ClientConnection, connect
+from websockets.exceptions import ConnectionClosed, InvalidHandshake
+
+from pileus.agent.backend import Noticed
+from pileus.agent.enrolment import Endpoint
+from pileus.agent.host import Host, perform
+from pileus.agent.identity import Identity, is_server
+from pileus.agent.journal import Journal
+from pileus.agent.queues import Queues
+from pileus.wire import PROTOCOL
+from pileus.wire.messages import (
+    Answer,
+    AnyFromAgent,
+    AnyFromServer,
+    Deliver,
+    Forget,
+    GoAway,
+    Happened,
+    Heartbeat,
+    Hello,
+    Progress,
+    Report,
+    VmChange,
+    Welcome,
+    decode_from_server,
+    encode,
+)
+from pileus.wire.operations import Reason, Refusal
+
+log = structlog.get_logger(__name__)
+
+LARGEST_FRAME = 32 * 1024 * 1024
+WELCOME_SECONDS = 30.0
+FIRST_BACKOFF_SECONDS = 0.5
+LONGEST_BACKOFF_SECONDS = 60.0
+SHUTDOWN_GRACE_SECONDS = 10.0
+
+_jitter = secrets.SystemRandom()
+
+
+class TurnedAway(Exception):
+    """The server will not have these hosts, and trying again cannot help."""
+
+
+class _LineEnded(Exception):
+    """This line is over; another may be tried."""
+
+
+class Connection:
+    """Keeps a line up, runs what is delivered, and tells what happens."""
+
+    def __init__(
+        self,
+        *,
+        servers: Sequence[Endpoint],
+        identity: Identity,
+        hosts: Mapping[str, Host],
+        journal: Journal,
+        version: str,
+        side_by_side: int = 16,
+        first_backoff_seconds: float = FIRST_BACKOFF_SECONDS,
+    ) -> None:
+        self._servers = tuple(servers)
+        self._identity = identity
+        self._hosts = dict(hosts)
+        self._journal = journal
+        self._version = version
+        self._first_backoff_seconds = first_backoff_seconds
+        self._queues = Queues(self._work, side_by_side=side_by_side)
+        self._line: ClientConnection | None = None
+        self._background: set[asyncio.Task[None]] = set()
+        self._percents: dict[str, int] = {}
+        self.welcomed = asyncio.Event()
+        """Set while a server has welcomed us on the present line."""
+
+    def noticed(self, host: str) -> Noticed:
+        """What the backend of `host` calls, from any thread, when a guest changes by itself."""
+        loop = asyncio.get_running_loop()
+
+        def tell(name: str, uuid: str, epoch: int, change: VmChange) -> None:
+            message = Happened(host, name, uuid, epoch, change)
+            with contextlib.suppress(RuntimeError):  # The loop has ended, and the next Hello tells everything.
+                loop.call_soon_threadsafe(self._say_soon, message)
+
+        return tell
+
+    async def run(self, stop: asyncio.Event) -> None:
+        """Stay connected until `stop` is set. Raises `TurnedAway`. Queued work ends with a grace of 10 seconds."""
+        stopping = asyncio.create_task(stop.wait())
+        running = asyncio.create_task(self._keep_connected())
+        try:
+            await asyncio.wait((stopping, running), return_when=asyncio.FIRST_COMPLETED)
+            await self._queues.close(grace_seconds=SHUTDOWN_GRACE_SECONDS)
+        finally:
+            stopping.cancel()
+            running.cancel()
+            results = await asyncio.gather(stopping, running, return_exceptions=True)
+        if isinstance(results[1], Exception):
+            raise results[1]
+
+    async def _keep_connected(self) -> None:
+        failures = 0
+        turn = _jitter.randrange(len(self._servers))
+        while True:
+            server = self._servers[turn % len(self._servers)]
+            turn += 1
+            try:
+                await self._one_line(server)
+            except (OSError, TimeoutError, InvalidHandshake, ConnectionClosed, _LineEnded) as error:
+                log.warning("line.ended", server=server.host, port=server.port, reason=str(error) or repr(error))
+            if self.welcomed.is_set():
+                failures = 0
+                self.welcomed.clear()
+            # Full jitter: after an outage a farm of agents comes back spread over the whole interval.
+            longest = min(LONGEST_BACKOFF_SECONDS, self._first_backoff_seconds * 2**failures)
+            failures = min(failures + 1, 16)
+            await asyncio.sleep(_jitter.uniform(0, longest))
+
+    async def _one_line(self, server: Endpoint) -> None:
+        async with connect(
+            server.url,
+            ssl=self._identity.client_context(),
+            server_hostname=server.host,
+            max_size=LARGEST_FRAME,
+            compression=None,
+            proxy=None,
+            ping_interval=20,
+            ping_timeout=20,
+            close_timeout=5,
+        ) as line:
+            if not is_server(line.transport.get_extra_info("ssl_object")):
+                raise _LineEnded("the peer's certificate is not a server's")
+            welcome = await self._introduce(line)
+            try:
+                async with asyncio.TaskGroup() as group:
+                    group.create_task(self._heartbeats(line, welcome.heartbeat_seconds))
+                    group.create_task(self._reports(line, welcome.report_seconds))
+                    group.create_task(self._resend(line))
+                    await self._listen(line)
+            except* ConnectionClosed as closed:
+                raise _LineEnded(str(closed.exceptions[0])) from closed
+            except* (_LineEnded, TurnedAway) as ended:
+                raise ended.exceptions[0] from ended
+            finally:
+                self._line = None
+
+    async def _introduce(self, line: ClientConnection) -> Welcome:
+        intros = await asyncio.gather(*(host.intro() for host in self._hosts.values()))
+        await line.send(encode(Hello(PROTOCOL, self._version, tuple(intros))))
+        async with asyncio.timeout(WELCOME_SECONDS):
+            first = _decode(await line.recv())
+        match first:
+            case Welcome():
+                if first.protocol != PROTOCOL:
+                    raise TurnedAway(f"the server speaks protocol {first.protocol}, this agent {PROTOCOL}")
+                for refused in first.refused:
+                    log.error("host.refused", host=refused)
+                    self._hosts.pop(refused, None)
+                self._line = line
+                self.welcomed.set()
+                log.info("line.up", server=first.server, hosts=len(self._hosts))
+                return first
+            case GoAway(text=text, retry=retry):
+                raise _LineEnded(text) if retry else TurnedAway(text)
+            case _:
+                raise _LineEnded(f"{type(first).__name__} before Welcome")
+
+    async def _listen(self, line: ClientConnection) -> None:
+        async for frame in line:
+            message = _decode(frame)
+            match message:
+                case Deliver():
+                    self._queues.put(message)
+                case Forget(operation_ids=operation_ids):
+                    await self._journal.forget(operation_ids)
+                case GoAway(text=text, retry=retry):
+                    raise _LineEnded(text) if retry else TurnedAway(text)
+                case Welcome():
+                    raise _LineEnded("a second Welcome")
+        raise _LineEnded("closed by the server")
+
+    async def _work(self, order: Deliver) -> None:
+        host = self._hosts.get(order.host)
+        if host is None:
+            refusal = Refusal(Reason.REJECTED, f"host {order.host} does not live in this agent")
+            await self._say(Answer(order.operation_id, order.host, refusal=refusal))
+            return
+        loop = asyncio.get_running_loop()
+
+        def progressed(percent: int, text: str) -> None:
+            message = Progress(order.operation_id, order.host, max(0, min(100, percent)), text)
+            loop.call_soon_threadsafe(self._progress, message)
+
+        try:
+            outcome = await perform(host, self._journal, order, progressed)
+        finally:
+            self._percents.pop(order.operation_id, None)
+        refused = outcome.answer.refusal
+        log.info(
+            "operation.answered",
+            operation_id=order.operation_id,
+            host=order.host,
+            operation=type(order.operation).__name__,
+            repeated=outcome.repeated,
+            refused=None if refused is None else refused.reason,
+        )
+        await self._say(outcome.answer)
+
+    async def _resend(self, line: ClientConnection) -> None:
+        for uuid in list(self._hosts):
+            for answer in await self._journal.unforgotten(uuid):
+                await line.send(encode(answer))
+
+    async def _heartbeats(self, line: ClientConnection, seconds: float) -> None:
+        while True:
+            alive = await asyncio.gather(*(_alive(host, seconds) for host in self._hosts.values()))
+            silent = tuple(uuid for uuid, lives in zip(self._hosts, alive, strict=True) if not lives)
+            await line.send(encode(Heartbeat(silent)))
+            await asyncio.sleep(seconds)
+
+    async def _reports(self, line: ClientConnection, seconds: float) -> None:
+        while True:
+            stats = await asyncio.gather(
+                *(host.stats() for host in self._hosts.values()), return_exceptions=True
+            )
+            good = [entry for entry in stats if not isinstance(entry, BaseException)]
+            for entry in stats:
+                if isinstance(entry, BaseException):
+                    log.warning("stats.failed", reason=repr(entry))
+            await line.send(encode(Report(tuple(good))))
+            await asyncio.sleep(seconds)
+
+    def _progress(self, message: Progress) -> None:
+        if self._percents.get(message.operation_id) == message.percent:
+            return  # At most a hundred frames per operation, whatever the backend calls.
+        self._percents[message.operation_id] = message.percent
+        self._say_soon(message)
+
+    def _say_soon(self, message: AnyFromAgent) -> None:
+        task = asyncio.get_running_loop().create_task(self._say(message))
+        self._background.add(task)
+        task.add_done_callback(self._background.discard)
+
+    async def _say(self, message: AnyFromAgent) -> None:
+        """Send if there is a line. Answers that are not sent now are in the journal; the rest is said anew."""
+        line = self._line
+        if line is not None:
+            with contextlib.suppress(ConnectionClosed):
+                await line.send(encode(message))
+
+
+async def _alive(host: Host, seconds: float) -> bool:
+    try:
+        async with asyncio.timeout(seconds):
+            await host.alive()
+    except Exception as error:
+        log.warning("host.silent", host=host.uuid, reason=repr(error))
+        return False
+    return True
+
+
+def _decode(frame: str | bytes) -> AnyFromServer:
+    if isinstance(frame, str):
+        raise _LineEnded("a text frame")
+    try:
+        message: AnyFromServer = decode_from_server(frame)
+    except msgspec.MsgspecError as error:
+        raise _LineEnded(f"a frame that cannot be read: {error}") from error
+    return message
