@@ -10,12 +10,12 @@ from pileus.wire.operations import (
     FetchTemplate,
     ImageFacts,
     PoolFacts,
-    Reason,
     RouterFacts,
     RouterSpec,
     VmFacts,
     VmSpec,
 )
+from pileus.wire.operations import Refused as Refused
 from pileus.wire.places import NetworkRef, PoolRef
 from pileus.wire.router import RouterConfig
 
@@ -24,15 +24,6 @@ Progressed = Callable[[int, str], None]
 
 Noticed = Callable[[str, str, int, VmChange], None]
 """Called with name, UUID, epoch and change when a guest changes without having been asked."""
-
-
-class Refused(Exception):
-    """The backend's no; becomes the `Refusal` of the answer."""
-
-    def __init__(self, reason: Reason, text: str) -> None:
-        super().__init__(text)
-        self.reason = reason
-        self.text = text
 
 
 @dataclass(frozen=True)

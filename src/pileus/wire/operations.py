@@ -273,3 +273,12 @@ class Refusal(Struct, frozen=True):
 
     reason: Reason
     text: str
+
+
+class Refused(Exception):
+    """A host's no as its parts raise it; becomes the `Refusal` of the answer."""
+
+    def __init__(self, reason: Reason, text: str) -> None:
+        super().__init__(text)
+        self.reason = reason
+        self.text = text
