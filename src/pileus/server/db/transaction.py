@@ -31,6 +31,8 @@ class Tx:
         self.clock = clock
         self.now = clock.now()
         self.writable = writable
+        self.memo: dict[str, Any] = {}
+        """What this unit of work has already looked up; it dies with it."""
         self._after: list[Callable[[], None]] = []
 
     def execute(self, statement: Executable, parameters: Any = None) -> CursorResult[Any]:

@@ -25,6 +25,15 @@ class Caller:
         return self.role == Role.ADMIN
 
 
+@dataclass(frozen=True)
+class Owner:
+    """On whose behalf something is made or a job runs."""
+
+    account_id: int
+    domain_id: int
+    user_id: int
+
+
 def root_caller(*, sees_all: bool = True) -> Caller:
     """The built-in administrator, for the integration port and for work the cloud does on its own behalf."""
     return Caller(

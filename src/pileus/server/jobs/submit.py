@@ -8,6 +8,7 @@ from sqlalchemy import insert, or_, select, update
 from pileus.server.db.tables.column import new_uuid
 from pileus.server.db.tables.job import job
 from pileus.server.db.transaction import Tx
+from pileus.server.domain.caller import Owner as Owner
 from pileus.server.domain.errors import ResourceInUse
 from pileus.server.domain.ids import Id, Job
 from pileus.server.domain.job import Phase
@@ -21,15 +22,6 @@ class JobRef:
 
     id: Id[Job]
     uuid: str
-
-
-@dataclass(frozen=True)
-class Owner:
-    """On whose behalf a job runs."""
-
-    account_id: int
-    domain_id: int
-    user_id: int
 
 
 def submit(

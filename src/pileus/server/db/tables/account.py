@@ -95,5 +95,7 @@ resource_count = Table(
     Column("resource", SmallInteger, primary_key=True),
     Column("used", BigInteger, nullable=False, default=0),
     Column("maximum", BigInteger, nullable=False, default=-1),
+    flag("explicit"),
 )
-"""`owner` is "account" or "domain". `maximum` is the limit in force, -1 for none: one guarded UPDATE claims."""
+"""`owner` is "account" or "domain". `maximum` is the limit in force, -1 for none: one guarded UPDATE claims.
+`explicit` marks a limit somebody set: those that are not follow the setting of their resource."""

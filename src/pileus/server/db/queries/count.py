@@ -1,0 +1,163 @@
+"""What accounts and domains use of what they may: claims by guarded UPDATE, so no burst of calls passes a limit.
+
+Rows are always taken in one order (the account, its domain, then each ancestor up to ROOT), so claims never deadlock.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from sqlalchemy import ColumnElement, and_, insert, or_, select, update
+from sqlalchemy.exc import IntegrityError
+
+from pileus.server.db.tables.account import account, domain, resource_count
+from pileus.server.db.transaction import Tx
+from pileus.server.domain.account import UNLIMITED, Resource
+from pileus.server.domain.errors import LimitExceeded
+
+ACCOUNT, DOMAIN = "account", "domain"
+
+_NOUNS = {
+    Resource.INSTANCE: "virtual machines",
+    Resource.PUBLIC_IP: "public IP addresses",
+    Resource.VOLUME: "volumes",
+    Resource.SNAPSHOT: "snapshots",
+    Resource.TEMPLATE: "templates",
+}
+
+
+@dataclass(frozen=True)
+class Count:
+    """What one owner uses of one resource. `maximum` -1 means unlimited."""
+
+    used: int
+    maximum: int
+
+    @property
+    def available(self) -> int:
+        """What may still be claimed, never negative; -1 for unlimited."""
+        return UNLIMITED if self.maximum == UNLIMITED else max(0, self.maximum - self.used)
+
+
+def claim(tx: Tx, account_id: int, resource: Resource, n: int = 1) -> None:
+    """Count `n` more for the account and for every domain above it; `LimitExceeded` if any of them has no room.
+
+    On an error the transaction must be rolled back: part of the owners may have been counted already.
+    """
+    for owner, owner_id in _chain(tx, account_id):
+        if _add(tx, owner, owner_id, resource, n):
+            continue
+        found = of(tx, owner, owner_id).get(resource)
+        if found is None:
+            open_counts(tx, owner, owner_id, {resource: UNLIMITED})
+            _add(tx, owner, owner_id, resource, n)
+            continue
+        raise LimitExceeded(
+            f"the limit of {found.maximum} {_NOUNS[resource]} for {owner} {_name(tx, owner, owner_id)}"
+            f" would be exceeded: {found.used} in use, {n} more asked for"
+        )
+
+
+def release(tx: Tx, account_id: int, resource: Resource, n: int = 1) -> None:
+    """Give `n` back, on the account and every domain above it; a count never falls below 0."""
+    for owner, owner_id in _chain(tx, account_id):
+        matches = _matches(owner, owner_id, resource)
+        fewer = update(resource_count).where(matches, resource_count.c.used >= n)
+        if tx.execute(fewer.values(used=resource_count.c.used - n)).rowcount == 0:
+            tx.execute(update(resource_count).where(matches).values(used=0))
+
+
+def open_counts(tx: Tx, owner: str, owner_id: int, maximums: Mapping[Resource, int]) -> None:
+    """Make the rows of a new account or domain (`owner` is "account" or "domain"); existing rows stay as they are."""
+    for resource, maximum in maximums.items():
+        known = select(resource_count.c.used).where(_matches(owner, owner_id, resource))
+        if tx.scalar(known) is not None:
+            continue
+        try:
+            with tx.connection.begin_nested():
+                tx.execute(
+                    insert(resource_count).values(
+                        owner=owner, owner_id=owner_id, resource=int(resource), used=0, maximum=maximum
+                    )
+                )
+        except IntegrityError:
+            continue
+
+
+def of(tx: Tx, owner: str, owner_id: int) -> dict[Resource, Count]:
+    """All counts of one owner."""
+    return of_many(tx, owner, [owner_id]).get(owner_id, {})
+
+
+def of_many(tx: Tx, owner: str, owner_ids: list[int]) -> dict[int, dict[Resource, Count]]:
+    """All counts of several owners, in one query."""
+    found: dict[int, dict[Resource, Count]] = {}
+    for row in tx.all(
+        select(resource_count).where(resource_count.c.owner == owner, resource_count.c.owner_id.in_(owner_ids))
+    ):
+        by_resource = found.setdefault(int(row["owner_id"]), {})
+        by_resource[Resource(row["resource"])] = Count(int(row["used"]), int(row["maximum"]))
+    return found
+
+
+def limit(tx: Tx, owner: str, owner_id: int, resource: Resource, maximum: int) -> None:
+    """Set a limit by hand; -1 for none. Use above the new limit stays, but nothing more can be claimed."""
+    open_counts(tx, owner, owner_id, {resource: maximum})
+    statement = update(resource_count).where(_matches(owner, owner_id, resource))
+    tx.execute(statement.values(maximum=maximum, explicit=1))
+
+
+def default_limit(tx: Tx, resource: Resource, maximum: int, *, exempt_types: tuple[int, ...]) -> None:
+    """Let a changed default reach every account whose limit nobody set, but for accounts of `exempt_types`."""
+    exempt = select(account.c.id).where(or_(account.c.type.in_(exempt_types), account.c.system == 1))
+    tx.execute(
+        update(resource_count)
+        .where(
+            resource_count.c.owner == ACCOUNT,
+            resource_count.c.resource == int(resource),
+            resource_count.c.explicit == 0,
+            resource_count.c.owner_id.not_in(exempt),
+        )
+        .values(maximum=maximum)
+    )
+
+
+def put(tx: Tx, owner: str, owner_id: int, resource: Resource, used: int) -> None:
+    """Correct a count to what a recount found."""
+    open_counts(tx, owner, owner_id, {resource: UNLIMITED})
+    tx.execute(update(resource_count).where(_matches(owner, owner_id, resource)).values(used=used))
+
+
+def drop(tx: Tx, owner: str, owner_id: int) -> None:
+    """Forget the counts of an owner that is gone."""
+    tx.execute(resource_count.delete().where(resource_count.c.owner == owner, resource_count.c.owner_id == owner_id))
+
+
+def _add(tx: Tx, owner: str, owner_id: int, resource: Resource, n: int) -> bool:
+    used = resource_count.c.used
+    room = or_(resource_count.c.maximum == UNLIMITED, used + n <= resource_count.c.maximum)
+    more = update(resource_count).where(_matches(owner, owner_id, resource), room).values(used=used + n)
+    return tx.execute(more).rowcount == 1
+
+
+def _matches(owner: str, owner_id: int, resource: Resource) -> ColumnElement[bool]:
+    return and_(
+        resource_count.c.owner == owner,
+        resource_count.c.owner_id == owner_id,
+        resource_count.c.resource == int(resource),
+    )
+
+
+def _chain(tx: Tx, account_id: int) -> list[tuple[str, int]]:
+    domain_id = tx.scalar(select(account.c.domain_id).where(account.c.id == account_id))
+    tree = select(domain.c.id, domain.c.parent_id, domain.c.level).where(domain.c.id == domain_id).cte(recursive=True)
+    tree = tree.union_all(
+        select(domain.c.id, domain.c.parent_id, domain.c.level).join(tree, domain.c.id == tree.c.parent_id)
+    )
+    ids = tx.execute(select(tree.c.id).order_by(tree.c.level.desc())).scalars()
+    return [(ACCOUNT, account_id), *((DOMAIN, int(i)) for i in ids)]
+
+
+def _name(tx: Tx, owner: str, owner_id: int) -> str:
+    column = account.c.name if owner == ACCOUNT else domain.c.path
+    table = account if owner == ACCOUNT else domain
+    return str(tx.scalar(select(column).where(table.c.id == owner_id)))

@@ -1,0 +1,74 @@
+"""How an event is written."""
+
+from collections.abc import Mapping
+from typing import Any
+
+import msgspec
+from sqlalchemy import RowMapping, insert, select
+
+from pileus.server.db.tables.event import event
+from pileus.server.db.transaction import Tx
+
+INFO, WARN, ERROR = "INFO", "WARN", "ERROR"
+SCHEDULED, STARTED, COMPLETED = "Scheduled", "Started", "Completed"
+
+
+def record(
+    tx: Tx,
+    *,
+    type: str,
+    description: str,
+    account_id: int,
+    domain_id: int,
+    user_id: int,
+    level: str = INFO,
+    state: str = COMPLETED,
+    resource_kind: str | None = None,
+    resource_id: int | None = None,
+    zone_id: int | None = None,
+    start_id: int | None = None,
+    facts: Mapping[str, Any] | None = None,
+) -> int:
+    """Write an event and return its row id. `start_id` is the SCHEDULED event of the same job; `facts` are JSON."""
+    return tx.insert(
+        insert(event).values(
+            type=type,
+            level=level,
+            state=state,
+            description=description,
+            account_id=account_id,
+            domain_id=domain_id,
+            user_id=user_id,
+            resource_kind=resource_kind,
+            resource_id=resource_id,
+            zone_id=zone_id,
+            start_id=start_id,
+            facts=None if facts is None else msgspec.json.encode(dict(facts)).decode(),
+            created_at=tx.now,
+        )
+    )
+
+
+def job_failed(tx: Tx, job: RowMapping) -> None:
+    """Write the ERROR event of a failed job: it repeats the type of the event the job began with.
+
+    `job` is the job's row with its error. A job that began without an event ends without one.
+    """
+    if job["start_event_id"] is None:
+        return
+    began = tx.one(select(event).where(event.c.id == job["start_event_id"]))
+    if began is None:
+        return
+    record(
+        tx,
+        type=began["type"],
+        description=f"Failed: {began['description']}: {job['error_text']}",
+        account_id=began["account_id"],
+        domain_id=began["domain_id"],
+        user_id=began["user_id"],
+        level=ERROR,
+        resource_kind=began["resource_kind"],
+        resource_id=began["resource_id"],
+        zone_id=began["zone_id"],
+        start_id=began["id"],
+    )
