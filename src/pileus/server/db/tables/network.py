@@ -42,6 +42,7 @@ network = Table(
     flag("is_default"),
     flag("specified_vlan"),
     Column("tags", Name, nullable=True),
+    Column("set_up_by", Key, nullable=True),
     live(),
     instant("created_at"),
     instant("idle_at", nullable=True),
@@ -49,7 +50,8 @@ network = Table(
     Index("ix_network_live_account", "live", "account_id", "id"),
     Index("ix_network_live_zone", "live", "zone_id", "id"),
 )
-"""`on_demand_key` ("zone:account") makes an account's own virtual network of a zone unique; NULL once removed."""
+"""`on_demand_key` ("zone:account") makes an account's own virtual network of a zone unique; NULL once removed.
+`set_up_by` is the job that implemented it last: only that job's undo may take it down again."""
 
 network_config = Table(
     "network_config",
@@ -58,13 +60,15 @@ network_config = Table(
     Column("desired", BigInteger, nullable=False, default=0),
     Column("applied", BigInteger, nullable=False, default=0),
     Column("pushing", BigInteger, nullable=False, default=0),
+    Column("refused", BigInteger, nullable=False, default=0),
     Column("applied_fingerprint", String(64), nullable=True),
     Column("router_id", Key, nullable=True),
     Column("failure", Text, nullable=True),
     Index("ix_network_config_desired", "desired", "applied"),
 )
 """Generations of a network's declared config: `desired` grows with every change in the change's own transaction;
-`pushing` is the one under way, 0 when none; `applied` is what the router reported."""
+`pushing` is the one under way, 0 when none; `applied` is what the router reported, `refused` the last
+one it rejected for good (never pushed again)."""
 
 nic = Table(
     "nic",
@@ -80,6 +84,7 @@ nic = Table(
     Column("device_id", Integer, nullable=False),
     Column("traffic_type", Short, nullable=False, default="Guest"),
     flag("is_default", default=True),
+    Column("generation", BigInteger, nullable=False, default=0),
     live(),
     instant("created_at"),
     instant("removed_at", nullable=True),
@@ -88,7 +93,8 @@ nic = Table(
     Index("ix_nic_live_vm", "live", "vm_id"),
     Index("ix_nic_live_network", "live", "network_id"),
 )
-"""The MAC is derived from the row's id, so it is unique by construction (see domain.mac)."""
+"""The MAC is derived from the row's id, so it is unique by construction (see domain.mac). `generation` is the first of
+the network's config that knows this card and what is served to it."""
 
 vlan_ip_range = Table(
     "vlan_ip_range",
