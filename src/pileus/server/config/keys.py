@@ -1,0 +1,239 @@
+"""The settings this cloud obeys. A new one is one line here; code reads it with `config.value(tx, keys.its_name)`.
+
+Settings of the API that no code obeys yet are in `accepted.py`.
+"""
+
+from pileus.server.config.key import (
+    ACCOUNT_DEFAULTS,
+    ADVANCED,
+    NETWORK,
+    PREMIUM,
+    STORAGE,
+    USAGE,
+    boolean,
+    integer,
+    number,
+    text,
+)
+
+account_cleanup_interval = integer(
+    "account.cleanup.interval", 86400, ADVANCED, "seconds between two clean-ups of removed accounts", least=1
+)
+allow_public_user_templates = boolean(
+    "allow.public.user.templates", True, ADVANCED, "whether users may make their templates public"
+)
+api_allowed_origins = text(
+    "api.allowed.origins",
+    "",
+    ADVANCED,
+    "origins besides our own from which a browser may use a login, separated by commas",
+)
+capacity_check_period = integer(
+    "capacity.check.period", 300000, USAGE, "milliseconds between two checks of the cloud's capacity", least=1
+)
+check_pod_cidrs = boolean("check.pod.cidrs", True, ADVANCED, "whether the address ranges of pods may not overlap")
+control_cidr = text("control.cidr", "169.254.0.0/16", ADVANCED, "network between hosts and system VMs")
+cpu_capacity_threshold = number(
+    "cpu.capacity.threshold", 0.85, USAGE, "share of claimed CPU above which an alert is raised", most=1.0
+)
+cpu_overprovisioning_factor = number(
+    "cpu.overprovisioning.factor", 1.0, ADVANCED, "how many times the CPU of a host may be claimed", least=1.0
+)
+default_page_size = integer(
+    "default.page.size",
+    500,
+    ADVANCED,
+    "entries of a list page when none is asked for, and the most that may be",
+    least=1,
+)
+event_purge_delay = integer("event.purge.delay", 0, ADVANCED, "days after which events are forgotten, 0 for never")
+expunge_delay = integer(
+    "expunge.delay", 86400, ADVANCED, "seconds from the destruction of a machine until its disks are deleted"
+)
+expunge_interval = integer(
+    "expunge.interval", 86400, ADVANCED, "seconds between two looks for machines to expunge", least=1
+)
+expunge_workers = integer("expunge.workers", 1, ADVANCED, "how many machines may be expunged at the same time", least=1)
+guest_domain_suffix = text(
+    "guest.domain.suffix", "cloud.internal", NETWORK, "DNS suffix of guest networks that name none"
+)
+guest_vlan_bits = integer("guest.vlan.bits", 12, NETWORK, "bits of the largest VLAN id of a zone", least=1, most=24)
+host = text("host", "localhost", ADVANCED, "address at which agents and system VMs reach the management server")
+host_capacityType_to_order_clusters = text(
+    "host.capacityType.to.order.clusters",
+    "CPU",
+    ADVANCED,
+    "what decides the order in which clusters are tried, CPU or RAM",
+    choices=("CPU", "RAM"),
+)
+host_retry = integer("host.retry", 2, ADVANCED, "how many hosts are tried for one machine")
+host_stats_interval = integer(
+    "host.stats.interval", 60000, ADVANCED, "milliseconds between two reports of a host", least=1
+)
+hypervisor_list = text("hypervisor.list", "KVM,XenServer,VMware,Simulator", ADVANCED, "hypervisors this cloud may use")
+incorrect_login_attempts_allowed = integer(
+    "incorrect.login.attempts.allowed",
+    5,
+    ADVANCED,
+    "failed logins before a user name or an address has to wait",
+    least=1,
+)
+instance_name = text("instance.name", "VM", ADVANCED, "suffix of the instance names of guests")
+integration_api_port = integer(
+    "integration.api.port", 0, ADVANCED, "port of the API without authentication, 0 for none", most=65535
+)
+investigate_retry_interval = integer(
+    "investigate.retry.interval",
+    60,
+    ADVANCED,
+    "seconds between two attempts to find out the state of a silent host",
+    least=1,
+)
+job_cancel_threshold_minutes = integer(
+    "job.cancel.threshold.minutes", 60, ADVANCED, "minutes a job may take before it is reported"
+)
+job_expire_minutes = integer(
+    "job.expire.minutes", 1440, ADVANCED, "minutes for which the result of an ended job is kept", least=1
+)
+login_block_seconds = integer(
+    "login.block.seconds",
+    300,
+    ADVANCED,
+    "seconds a user name or an address has to wait after too many failed logins",
+    least=1,
+)
+max_account_public_ips = integer(
+    "max.account.public.ips", 20, ACCOUNT_DEFAULTS, "public addresses an account may own, -1 for any number", least=-1
+)
+max_account_snapshots = integer(
+    "max.account.snapshots", 20, ACCOUNT_DEFAULTS, "snapshots an account may own, -1 for any number", least=-1
+)
+max_account_templates = integer(
+    "max.account.templates", 20, ACCOUNT_DEFAULTS, "templates an account may own, -1 for any number", least=-1
+)
+max_account_user_vms = integer(
+    "max.account.user.vms", 20, ACCOUNT_DEFAULTS, "machines an account may own, -1 for any number", least=-1
+)
+max_account_volumes = integer(
+    "max.account.volumes", 20, ACCOUNT_DEFAULTS, "volumes an account may own, -1 for any number", least=-1
+)
+max_template_iso_size = integer(
+    "max.template.iso.size", 50, ADVANCED, "largest template or ISO that may be downloaded, in GB"
+)
+max_volume_size_gb = integer("max.volume.size.gb", 2000, STORAGE, "largest volume, in GB")
+mem_overprovisioning_factor = number(
+    "mem.overprovisioning.factor", 1.0, ADVANCED, "how many times the memory of a host may be claimed", least=1.0
+)
+memory_capacity_threshold = number(
+    "memory.capacity.threshold", 0.85, USAGE, "share of claimed memory above which an alert is raised", most=1.0
+)
+network_gc_interval = integer(
+    "network.gc.interval", 600, ADVANCED, "seconds between two looks for networks that nobody uses", least=1
+)
+network_gc_wait = integer(
+    "network.gc.wait", 600, ADVANCED, "seconds a network stays without running machines before it is shut down"
+)
+network_guest_cidr_limit = integer(
+    "network.guest.cidr.limit", 22, NETWORK, "shortest prefix a guest network may have", least=1, most=32
+)
+network_throttling_rate = integer(
+    "network.throttling.rate", 200, NETWORK, "default rate of a guest network, in megabits per second"
+)
+ping_interval = integer("ping.interval", 60, ADVANCED, "seconds between two signs of life of an agent", least=1)
+ping_timeout = number(
+    "ping.timeout", 2.5, ADVANCED, "how many signs of life may be missing before a host counts as silent", least=1.0
+)
+port = integer("port", 8250, ADVANCED, "port at which agents reach the management server", least=1, most=65535)
+primary_storage_download_wait = integer(
+    "primary.storage.download.wait", 10800, STORAGE, "seconds a template may take to reach primary storage"
+)
+private_ip_capacity_threshold = number(
+    "private.ip.capacity.threshold",
+    0.85,
+    USAGE,
+    "share of used private addresses above which an alert is raised",
+    most=1.0,
+)
+proxy_cidr = text("proxy.cidr", "", ADVANCED, "addresses of proxies whose X-Forwarded-For is believed, as CIDRs")
+public_ip_capacity_threshold = number(
+    "public.ip.capacity.threshold",
+    0.85,
+    USAGE,
+    "share of used public addresses above which an alert is raised",
+    most=1.0,
+)
+restart_retry_interval = integer(
+    "restart.retry.interval", 600, ADVANCED, "seconds between two attempts to restart a machine of a lost host", least=1
+)
+router_cpu_mhz = integer("router.cpu.mhz", 500, ADVANCED, "CPU of a virtual router, in MHz")
+router_ram_size = integer("router.ram.size", 128, ADVANCED, "memory of a virtual router, in MB")
+router_stats_interval = integer(
+    "router.stats.interval", 300, ADVANCED, "seconds between two reports of a virtual router", least=1
+)
+secstorage_allowed_internal_sites = text(
+    "secstorage.allowed.internal.sites",
+    "",
+    ADVANCED,
+    "networks of ours from which templates may be downloaded, as CIDRs",
+)
+session_idle_timeout = integer(
+    "session.idle.timeout", 1800, ADVANCED, "seconds after which an idle login ends", least=1
+)
+session_length = integer("session.length", 86400, ADVANCED, "seconds after which any login ends", least=1)
+start_retry = integer("start.retry", 10, ADVANCED, "how many times the start of a machine is tried")
+stop_retry_interval = integer(
+    "stop.retry.interval", 600, ADVANCED, "seconds between two attempts to stop a machine", least=1
+)
+storage_allocated_capacity_threshold = number(
+    "storage.allocated.capacity.threshold",
+    0.85,
+    USAGE,
+    "share of claimed storage above which an alert is raised",
+    most=1.0,
+)
+storage_capacity_threshold = number(
+    "storage.capacity.threshold", 0.85, USAGE, "share of used storage above which an alert is raised", most=1.0
+)
+storage_cleanup_enabled = boolean(
+    "storage.cleanup.enabled", True, ADVANCED, "whether volumes that nobody needs are deleted"
+)
+storage_cleanup_interval = integer(
+    "storage.cleanup.interval", 86400, ADVANCED, "seconds between two looks for volumes to delete", least=1
+)
+storage_max_volume_size = integer("storage.max.volume.size", 2000, STORAGE, "largest volume, in GB")
+storage_overprovisioning_factor = number(
+    "storage.overprovisioning.factor",
+    2.0,
+    STORAGE,
+    "how many times the space of a storage pool may be claimed",
+    least=1.0,
+)
+storage_stats_interval = integer(
+    "storage.stats.interval", 60000, STORAGE, "milliseconds between two reports of a storage pool", least=1
+)
+storage_template_cleanup_enabled = boolean(
+    "storage.template.cleanup.enabled", True, STORAGE, "whether templates that no volume uses leave primary storage"
+)
+sync_interval = integer(
+    "sync.interval", 60, ADVANCED, "seconds between two comparisons of hosts with the database", least=1
+)
+system_vm_use_local_storage = boolean(
+    "system.vm.use.local.storage", False, ADVANCED, "whether system VMs use local storage"
+)
+update_wait = integer("update.wait", 600, ADVANCED, "seconds a change of a host may take")
+use_local_storage = boolean("use.local.storage", False, PREMIUM, "whether machines use local storage")
+vm_allocation_algorithm = text(
+    "vm.allocation.algorithm",
+    "random",
+    ADVANCED,
+    "how a place is chosen among equals",
+    choices=("random", "firstfit", "userdispersing"),
+)
+vm_network_throttling_rate = integer(
+    "vm.network.throttling.rate", 200, NETWORK, "default rate of a machine's default NIC, in megabits per second"
+)
+vm_stats_interval = integer(
+    "vm.stats.interval", 60000, ADVANCED, "milliseconds between two reports of a machine", least=1
+)
+wait = integer("wait", 1800, ADVANCED, "seconds a host may take to answer an operation")
+workers = integer("workers", 5, ADVANCED, "worker threads of a management server", least=1)
