@@ -90,7 +90,7 @@ def parse_endpoint(text: str, *, default_port: int = 8250) -> Endpoint:
 async def enrol(identity: Identity, server: Endpoint, token: Token, *, address: str) -> EnrolledHost:
     """Exchange the token for a certificate and keep it. Raises `EnrolmentRefused` and `ServerUnreachable`.
 
-    `address` goes into the request: a storage host's certificate then names the address it serves on.
+    `address` (an IP address or a name) goes into the request: a storage host's certificate names what it serves on.
     """
     if identity.has_certificate():
         ca_pem = identity.ca_pem()
@@ -100,14 +100,16 @@ async def enrol(identity: Identity, server: Endpoint, token: Token, *, address: 
         context = pinned_context(ca_pem)
     if token.ca_sha256 and not hmac.compare_digest(ca_sha256(ca_pem), token.ca_sha256):
         raise EnrolmentRefused(f"the CA of {server.host} has another fingerprint than the one given with the token")
-    request = Enrol(token.secret, identity.request(addresses=_general_names(address)))
+    # The new certificate takes the place of the old one, so it must name the addresses of earlier hosts as well.
+    known = dict.fromkeys((*(host.address for host in identity.hosts()), address))
+    request = Enrol(token.secret, identity.request(addresses=tuple(_general_name(each) for each in known if each)))
     status, body = await _ask(server, context, "POST", "/enrol", msgspec.json.encode(request))
     if status != 200:
         raise EnrolmentRefused(f"{server.host} refused the token: HTTP {status}")
     enrolled = _decode(body)
     if ca_sha256(enrolled.ca_pem) != ca_sha256(ca_pem):
         raise EnrolmentRefused(f"{server.host} answered with another CA than it presented")
-    host = EnrolledHost(enrolled.host, enrolled.kind, token_sha256(token.secret))
+    host = EnrolledHost(enrolled.host, enrolled.kind, token_sha256(token.secret), address)
     identity.enrolled(host, certificate_pem=enrolled.certificate_pem, ca_pem=enrolled.ca_pem)
     return host
 
@@ -172,10 +174,8 @@ def _decode(body: bytes) -> Enrolled:
         raise EnrolmentRefused("the server's answer cannot be read") from error
 
 
-def _general_names(address: str) -> tuple[x509.GeneralName, ...]:
-    if not address:
-        return ()
+def _general_name(address: str) -> x509.GeneralName:
     try:
-        return (x509.IPAddress(ipaddress.ip_address(address)),)
+        return x509.IPAddress(ipaddress.ip_address(address))
     except ValueError:
-        return (x509.DNSName(address),)
+        return x509.DNSName(address)

@@ -35,6 +35,7 @@ class EnrolledHost(msgspec.Struct, frozen=True):
     uuid: str
     kind: HostKind
     token_sha256: str
+    address: str = ""
 
 
 class Identity:

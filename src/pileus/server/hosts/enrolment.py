@@ -1,0 +1,137 @@
+"""One-time tokens, and what a host gets for one. Only digests of tokens are stored."""
+
+import hashlib
+import secrets
+from collections import OrderedDict
+from collections.abc import Callable
+
+from sqlalchemy import insert, select, update
+
+from pileus.server.db.tables.host import enrolment_token, host, host_certificate
+from pileus.server.db.transaction import Tx
+from pileus.server.domain.host import HostState
+from pileus.server.hosts.authority import Authority, Presented
+from pileus.server.hosts.signal import announce_removed
+from pileus.wire.messages import Enrol, Enrolled, HostKind
+
+TOKEN_SECONDS = 3600
+
+
+class Denied(Exception):
+    """The token is unknown, used or too old; the peer is not told which."""
+
+
+def create_token(tx: Tx, host_id: int, *, valid_seconds: int = TOKEN_SECONDS) -> str:
+    """A secret with which the agent of this host may ask for a certificate, once. It can be read only here."""
+    token = secrets.token_urlsafe(32)
+    tx.execute(
+        insert(enrolment_token).values(
+            token_hash=_digest(token), host_id=host_id, created_at=tx.now, expires_at=tx.now + valid_seconds * 1000
+        )
+    )
+    return token
+
+
+def redeem(tx: Tx, authority: Authority, request: Enrol, shown: Presented | None) -> Enrolled:
+    """Use up the token and issue a certificate. Raises `Denied` and `authority.BadRequest` (then roll back).
+
+    With a certificate `shown`, the new one names its hosts too, as far as it still counts for them.
+    """
+    digest = _digest(request.token)
+    used = tx.execute(
+        update(enrolment_token)
+        .where(
+            enrolment_token.c.token_hash == digest,
+            enrolment_token.c.used_at.is_(None),
+            enrolment_token.c.expires_at > tx.now,
+        )
+        .values(used_at=tx.now)
+    )
+    if used.rowcount != 1:
+        raise Denied
+    row = tx.one(
+        select(host.c.id, host.c.uuid, host.c.kind)
+        .join(enrolment_token, enrolment_token.c.host_id == host.c.id)
+        .where(enrolment_token.c.token_hash == digest, host.c.live == 1)
+    )
+    if row is None:
+        raise Denied
+    named = {uuid: (host_id, kind) for uuid, host_id, kind in _counting(tx, shown)}
+    named[row["uuid"]] = (row["id"], row["kind"])
+    serving = any(kind == HostKind.SECONDARY_STORAGE for _, kind in named.values())
+    issued = authority.issue(request.csr_pem, named, serving=serving)
+    for host_id, _ in named.values():
+        tx.execute(
+            insert(host_certificate).values(
+                serial=issued.serial, host_id=host_id, issued_at=issued.issued_at, expires_at=issued.expires_at
+            )
+        )
+    return Enrolled(row["uuid"], HostKind(row["kind"]), issued.certificate_pem, authority.ca_pem)
+
+
+def accepted(tx: Tx, shown: Presented) -> dict[str, int]:
+    """The hosts (UUID to id) for which a verified certificate counts now: named, not revoked, not removed."""
+    return {uuid: host_id for uuid, host_id, _ in _counting(tx, shown)}
+
+
+def revoke(tx: Tx, host_id: int) -> None:
+    """No certificate or token counts for this host any more; its line is ended after the commit."""
+    tx.execute(
+        update(host_certificate)
+        .where(host_certificate.c.host_id == host_id, host_certificate.c.revoked_at.is_(None))
+        .values(revoked_at=tx.now)
+    )
+    tx.execute(
+        update(enrolment_token)
+        .where(enrolment_token.c.host_id == host_id, enrolment_token.c.used_at.is_(None))
+        .values(used_at=tx.now)
+    )
+    tx.after_commit(lambda: announce_removed(host_id))
+
+
+def _counting(tx: Tx, shown: Presented | None) -> list[tuple[str, int, str]]:
+    if shown is None:
+        return []
+    rows = tx.all(
+        select(host.c.uuid, host.c.id, host.c.kind)
+        .join(host_certificate, host_certificate.c.host_id == host.c.id)
+        .where(
+            host_certificate.c.serial == shown.serial,
+            host_certificate.c.revoked_at.is_(None),
+            host.c.live == 1,
+            host.c.state != str(HostState.REMOVED),
+        )
+    )
+    return [(row["uuid"], row["id"], row["kind"]) for row in rows if row["uuid"] in shown.hosts]
+
+
+def _digest(token: str) -> str:
+    return hashlib.sha256(token.encode()).hexdigest()
+
+
+class Attempts:
+    """Failed attempts per address: after `most` of them an address waits until the oldest is `seconds` old."""
+
+    def __init__(
+        self, now: Callable[[], float], *, most: int = 10, seconds: float = 60.0, addresses: int = 4096
+    ) -> None:
+        self._now = now
+        self._most = most
+        self._seconds = seconds
+        self._addresses = addresses
+        self._failed: OrderedDict[str, list[float]] = OrderedDict()
+
+    def may_try(self, address: str) -> bool:
+        """Whether this address has attempts left."""
+        return len(self._recent(address)) < self._most
+
+    def failed(self, address: str) -> None:
+        """Count a failure. Memory is bounded: the address heard of longest ago is dropped first."""
+        self._failed[address] = [*self._recent(address), self._now()]
+        self._failed.move_to_end(address)
+        while len(self._failed) > self._addresses:
+            self._failed.popitem(last=False)
+
+    def _recent(self, address: str) -> list[float]:
+        since = self._now() - self._seconds
+        return [at for at in self._failed.get(address, ()) if at > since]

@@ -1,0 +1,202 @@
+"""Operations asked of hosts: the rows. Everything here runs inside the caller's transaction and talks to nobody."""
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+import msgspec
+from sqlalchemy import RowMapping, func, insert, select, update
+
+from pileus.server.db.tables.host import host_operation
+from pileus.server.db.transaction import Tx
+from pileus.server.hosts.signal import announce_requested
+from pileus.wire.messages import Answer
+from pileus.wire.operations import AnyOperation, AnyResult, Reason, Refusal
+
+_operations = msgspec.json.Decoder(AnyOperation)
+_results = msgspec.json.Decoder(AnyResult)
+_refusals = msgspec.json.Decoder(Refusal)
+_encode = msgspec.json.Encoder().encode
+
+PROGRESS_LENGTH = 255
+REFUSAL_LENGTH = 4000
+
+
+@dataclass(frozen=True)
+class HostOperation:
+    """An operation and how it stands: pending, or with exactly one of `result` and `refusal`."""
+
+    id: int
+    operation_id: str
+    host_id: int
+    queue: str
+    kind: str
+    job_id: int | None
+    percent: int
+    progress: str
+    pending: bool
+    result: AnyResult | None
+    refusal: Refusal | None
+
+    @property
+    def topic(self) -> str:
+        """What a job that waits for the answer naps on."""
+        return f"operation:{self.operation_id}"
+
+
+@dataclass(frozen=True)
+class Waiting:
+    """An operation to deliver."""
+
+    operation_id: str
+    host_id: int
+    queue: str
+    operation: AnyOperation
+
+
+def request(
+    tx: Tx,
+    host_id: int,
+    operation: AnyOperation,
+    *,
+    operation_id: str,
+    queue: str,
+    deadline_at: int | None = None,
+    job_id: int | None = None,
+) -> HostOperation:
+    """Ask, once: a second request with the same id changes nothing and returns how the first stands."""
+    known = by_id(tx, operation_id)
+    if known is not None:
+        return known
+    tx.insert(
+        insert(host_operation).values(
+            operation_id=operation_id,
+            host_id=host_id,
+            queue=queue,
+            kind=type(operation).__name__,
+            body=_encode(operation).decode(),
+            job_id=job_id,
+            created_at=tx.now,
+            deadline_at=deadline_at,
+        )
+    )
+    tx.after_commit(lambda: announce_requested(host_id))
+    made = by_id(tx, operation_id)
+    if made is None:
+        raise RuntimeError(f"operation {operation_id} was stored and is not there")
+    return made
+
+
+def by_id(tx: Tx, operation_id: str) -> HostOperation | None:
+    """How the operation stands, or None when it was never requested."""
+    row = tx.one(select(host_operation).where(host_operation.c.operation_id == operation_id))
+    return None if row is None else _operation(row)
+
+
+def answer_of(tx: Tx, operation_id: str) -> AnyResult | Refusal | None:
+    """The host's answer, or None while there is none."""
+    known = by_id(tx, operation_id)
+    return None if known is None else known.result or known.refusal
+
+
+def withdraw(tx: Tx, operation_id: str, text: str) -> bool:
+    """Stop waiting: a pending operation becomes refused as unreachable and is not delivered any more.
+
+    The host may have acted all the same; whoever withdraws also asks for what makes it not so. False if answered.
+    """
+    refusal = Refusal(Reason.UNREACHABLE, text)
+    return _settle(tx, operation_id, result=None, refusal=refusal)
+
+
+def withdraw_all(tx: Tx, host_id: int, text: str) -> list[HostOperation]:
+    """Withdraw whatever the host has not answered, because it is gone for good. Returns those operations."""
+    pending = select(host_operation.c.operation_id).where(
+        host_operation.c.pending == 1, host_operation.c.host_id == host_id
+    )
+    withdrawn = [row["operation_id"] for row in tx.all(pending) if withdraw(tx, row["operation_id"], text)]
+    return [known for operation_id in withdrawn if (known := by_id(tx, operation_id)) is not None]
+
+
+def waiting(tx: Tx, host_ids: Iterable[int]) -> list[Waiting]:
+    """Everything the hosts have not answered, in the order it was asked."""
+    rows = tx.all(
+        select(host_operation)
+        .where(host_operation.c.pending == 1, host_operation.c.host_id.in_(list(host_ids)))
+        .order_by(host_operation.c.id)
+    )
+    return [
+        Waiting(row["operation_id"], row["host_id"], row["queue"], _operations.decode(row["body"])) for row in rows
+    ]
+
+
+def hosts_with_waiting(tx: Tx, host_ids: Iterable[int]) -> list[int]:
+    """Which of the hosts have something to do."""
+    statement = (
+        select(host_operation.c.host_id)
+        .where(host_operation.c.pending == 1, host_operation.c.host_id.in_(list(host_ids)))
+        .distinct()
+    )
+    return [row["host_id"] for row in tx.all(statement)]
+
+
+def record(tx: Tx, host_id: int, answer: Answer) -> HostOperation | None:
+    """Store the first answer of this host. None when it is unknown, answered already, or was asked of another."""
+    known = by_id(tx, answer.operation_id)
+    if known is None or known.host_id != host_id:
+        return None
+    refusal = answer.refusal
+    if refusal is None and answer.result is None:
+        refusal = Refusal(Reason.FAILED, "the host's answer is empty")
+    if refusal is not None:
+        refusal = Refusal(refusal.reason, refusal.text[:REFUSAL_LENGTH])
+    if not _settle(tx, answer.operation_id, result=None if refusal is not None else answer.result, refusal=refusal):
+        return None
+    return by_id(tx, answer.operation_id)
+
+
+def progress(tx: Tx, host_id: int, operation_id: str, percent: int, text: str) -> None:
+    """Note how far a pending operation is."""
+    tx.execute(
+        update(host_operation)
+        .where(
+            host_operation.c.operation_id == operation_id,
+            host_operation.c.host_id == host_id,
+            host_operation.c.pending == 1,
+        )
+        .values(percent=max(0, min(100, percent)), progress=text[:PROGRESS_LENGTH])
+    )
+
+
+def pending_count(tx: Tx) -> int:
+    """How many operations wait for an answer."""
+    return int(tx.scalar(select(func.count()).select_from(host_operation).where(host_operation.c.pending == 1)))
+
+
+def _settle(tx: Tx, operation_id: str, *, result: AnyResult | None, refusal: Refusal | None) -> bool:
+    values = {
+        "pending": None,
+        "result": None if result is None else _encode(result).decode(),
+        "refusal": None if refusal is None else _encode(refusal).decode(),
+        "answered_at": tx.now,
+    }
+    settled = tx.execute(
+        update(host_operation)
+        .where(host_operation.c.operation_id == operation_id, host_operation.c.pending == 1)
+        .values(**values)
+    )
+    return settled.rowcount == 1
+
+
+def _operation(row: RowMapping) -> HostOperation:
+    return HostOperation(
+        id=row["id"],
+        operation_id=row["operation_id"],
+        host_id=row["host_id"],
+        queue=row["queue"],
+        kind=row["kind"],
+        job_id=row["job_id"],
+        percent=row["percent"],
+        progress=row["progress"],
+        pending=row["pending"] == 1,
+        result=None if row["result"] is None else _results.decode(row["result"]),
+        refusal=None if row["refusal"] is None else _refusals.decode(row["refusal"]),
+    )
