@@ -1,0 +1,103 @@
+"""Room on hosts and pools: claimed by guarded UPDATE, given back, recounted."""
+
+from dataclasses import dataclass
+
+from sqlalchemy import ColumnElement, ScalarSelect, and_, func, or_, select, update
+
+from pileus.server.db.tables.host import host_capacity, storage_pool
+from pileus.server.db.tables.vm import vm_incarnation
+from pileus.server.db.tables.volume import volume
+from pileus.server.db.transaction import Tx
+from pileus.server.domain.storage import PoolState
+
+
+def claim_host(tx: Tx, host_id: int, *, cpu_mhz: int, ram_mib: int) -> bool:
+    """Take CPU (MHz over all cores) and memory of a host; False when there is not that much."""
+    room = and_(
+        host_capacity.c.cpu_used_mhz + cpu_mhz <= host_capacity.c.cpu_total_mhz,
+        host_capacity.c.ram_used_mib + ram_mib <= host_capacity.c.ram_total_mib,
+    )
+    return _move_host(tx, host_id, room, cpu_mhz=cpu_mhz, ram_mib=ram_mib)
+
+
+def release_host(tx: Tx, host_id: int, *, cpu_mhz: int, ram_mib: int) -> None:
+    """Give back what `claim_host` took. Whoever ends an incarnation calls it once."""
+    held = and_(host_capacity.c.cpu_used_mhz >= cpu_mhz, host_capacity.c.ram_used_mib >= ram_mib)
+    _move_host(tx, host_id, held, cpu_mhz=-cpu_mhz, ram_mib=-ram_mib)
+
+
+def _move_host(tx: Tx, host_id: int, when: ColumnElement[bool], *, cpu_mhz: int, ram_mib: int) -> bool:
+    statement = update(host_capacity).where(host_capacity.c.host_id == host_id, when)
+    changed = statement.values(
+        cpu_used_mhz=host_capacity.c.cpu_used_mhz + cpu_mhz, ram_used_mib=host_capacity.c.ram_used_mib + ram_mib
+    )
+    return tx.execute(changed).rowcount == 1
+
+
+def claim_pool(tx: Tx, pool_id: int, size_bytes: int) -> bool:
+    """Take space of a pool that is up; False when there is not that much."""
+    statement = update(storage_pool).where(
+        storage_pool.c.id == pool_id,
+        storage_pool.c.live == 1,
+        storage_pool.c.state == PoolState.UP,
+        storage_pool.c.allocated_bytes + size_bytes <= storage_pool.c.allocatable_bytes,
+    )
+    return tx.execute(statement.values(allocated_bytes=storage_pool.c.allocated_bytes + size_bytes)).rowcount == 1
+
+
+def release_pool(tx: Tx, pool_id: int, size_bytes: int) -> None:
+    """Give back what `claim_pool` took."""
+    statement = update(storage_pool).where(storage_pool.c.id == pool_id, storage_pool.c.allocated_bytes >= size_bytes)
+    tx.execute(statement.values(allocated_bytes=storage_pool.c.allocated_bytes - size_bytes))
+
+
+@dataclass(frozen=True)
+class Drift:
+    """A counter that disagreed with the rows it counts, and was corrected."""
+
+    subject: str
+    counted: tuple[int, ...]
+    stood: tuple[int, ...]
+
+
+def recount_hosts(tx: Tx) -> list[Drift]:
+    """Make every host's claims the sum over its current incarnations. Returns what was wrong."""
+    cpu, ram = _held(vm_incarnation.c.cpu_mhz), _held(vm_incarnation.c.ram_mib)
+    used = (host_capacity.c.cpu_used_mhz, host_capacity.c.ram_used_mib)
+    wrong = or_(used[0] != cpu, used[1] != ram)
+    rows = tx.all(select(host_capacity.c.host_id, *used, cpu.label("cpu"), ram.label("ram")).where(wrong))
+    for row in rows:
+        tx.execute(
+            update(host_capacity)
+            .where(host_capacity.c.host_id == row["host_id"])
+            .values(cpu_used_mhz=cpu, ram_used_mib=ram)
+        )
+    return [
+        Drift(f"host:{row['host_id']}", (row["cpu"], row["ram"]), (row["cpu_used_mhz"], row["ram_used_mib"]))
+        for row in rows
+    ]
+
+
+def recount_pools(tx: Tx) -> list[Drift]:
+    """Make every live pool's allocation the sum over its live volumes. Returns what was wrong."""
+    sizes = (
+        select(func.coalesce(func.sum(volume.c.size_bytes), 0))
+        .where(volume.c.live == 1, volume.c.pool_id == storage_pool.c.id)
+        .scalar_subquery()
+    )
+    rows = tx.all(
+        select(storage_pool.c.id, storage_pool.c.allocated_bytes, sizes.label("counted")).where(
+            storage_pool.c.live == 1, storage_pool.c.allocated_bytes != sizes
+        )
+    )
+    for row in rows:
+        tx.execute(update(storage_pool).where(storage_pool.c.id == row["id"]).values(allocated_bytes=sizes))
+    return [Drift(f"pool:{row['id']}", (int(row["counted"]),), (row["allocated_bytes"],)) for row in rows]
+
+
+def _held(column: ColumnElement[int]) -> ScalarSelect[int]:
+    return (
+        select(func.coalesce(func.sum(column), 0))
+        .where(vm_incarnation.c.current == 1, vm_incarnation.c.host_id == host_capacity.c.host_id)
+        .scalar_subquery()
+    )

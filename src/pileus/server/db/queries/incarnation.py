@@ -1,0 +1,102 @@
+"""Lives of guests and routers: one current life per VM, by constraint; each holds capacity of its host until over."""
+
+from dataclasses import dataclass
+
+from sqlalchemy import RowMapping, insert, select, update
+
+from pileus.server.db.queries import capacity
+from pileus.server.db.tables.host import host
+from pileus.server.db.tables.vm import vm, vm_incarnation
+from pileus.server.db.transaction import Tx
+from pileus.server.db.transition import transition
+from pileus.server.domain.vm import LIFE, LifeState
+
+
+@dataclass(frozen=True)
+class Life:
+    """One life of a VM on one host. `cpu_mhz` (over all cores) and `ram_mib` are what it holds of the host."""
+
+    id: int
+    vm_id: int
+    host_id: int
+    epoch: int
+    state: LifeState
+    cpu_mhz: int
+    ram_mib: int
+
+
+def current(tx: Tx, vm_id: int) -> Life | None:
+    """The life that is not over, planned ones included."""
+    row = tx.one(select(vm_incarnation).where(vm_incarnation.c.vm_id == vm_id, vm_incarnation.c.current == 1))
+    return _life(row) if row is not None else None
+
+
+def on_host(tx: Tx, host_id: int) -> list[Life]:
+    """All lives on a host that are not over."""
+    rows = tx.all(select(vm_incarnation).where(vm_incarnation.c.current == 1, vm_incarnation.c.host_id == host_id))
+    return [_life(row) for row in rows]
+
+
+def in_state(tx: Tx, state: LifeState) -> list[Life]:
+    """All lives in one of the states before OVER."""
+    rows = tx.all(
+        select(vm_incarnation)
+        .where(vm_incarnation.c.current == 1, vm_incarnation.c.state == str(state))
+        .order_by(vm_incarnation.c.id)
+    )
+    return [_life(row) for row in rows]
+
+
+def plan(tx: Tx, vm_id: int, *, host_id: int, cpu_mhz: int, ram_mib: int) -> Life:
+    """Begin a life in a new epoch. The capacity is claimed already; a second current life breaks a constraint."""
+    tx.execute(update(vm).where(vm.c.id == vm_id).values(epoch=vm.c.epoch + 1))
+    epoch = int(tx.scalar(select(vm.c.epoch).where(vm.c.id == vm_id)))
+    life_id = tx.insert(
+        insert(vm_incarnation).values(
+            vm_id=vm_id,
+            host_id=host_id,
+            epoch=epoch,
+            state=str(LifeState.PLANNED),
+            cpu_mhz=cpu_mhz,
+            ram_mib=ram_mib,
+            created_at=tx.now,
+        )
+    )
+    return Life(life_id, vm_id, host_id, epoch, LifeState.PLANNED, cpu_mhz, ram_mib)
+
+
+def live(tx: Tx, life: Life, *, vnc_host: str | None = None, vnc_port: int | None = None) -> bool:
+    """Planned → Live: the host says that it runs. From now on lists show the host."""
+    told = {"vnc_host": vnc_host, "vnc_port": vnc_port}
+    if not transition(tx, vm_incarnation, life.id, LIFE, LifeState.LIVE, frm=LifeState.PLANNED, **told):
+        return False
+    pod_id = select(host.c.pod_id).where(host.c.id == life.host_id).scalar_subquery()
+    tx.execute(update(vm).where(vm.c.id == life.vm_id).values(host_id=life.host_id, pod_id=pod_id))
+    return True
+
+
+def ending(tx: Tx, life: Life) -> bool:
+    """The host is being asked to end it."""
+    return transition(tx, vm_incarnation, life.id, LIFE, LifeState.ENDING)
+
+
+def over(tx: Tx, life: Life) -> bool:
+    """It is certain not to run: its capacity goes back to the host. False when it was over already."""
+    if not transition(tx, vm_incarnation, life.id, LIFE, LifeState.OVER, current=None, ended_at=tx.now):
+        return False
+    capacity.release_host(tx, life.host_id, cpu_mhz=life.cpu_mhz, ram_mib=life.ram_mib)
+    shown = update(vm).where(vm.c.id == life.vm_id, vm.c.host_id == life.host_id)
+    tx.execute(shown.values(host_id=None, last_host_id=life.host_id))
+    return True
+
+
+def _life(row: RowMapping) -> Life:
+    return Life(
+        row["id"],
+        row["vm_id"],
+        row["host_id"],
+        row["epoch"],
+        LifeState(row["state"]),
+        row["cpu_mhz"],
+        row["ram_mib"],
+    )
