@@ -92,7 +92,14 @@ class Database:
             _prepare_sqlite(engine, begin="BEGIN IMMEDIATE" if writing else "BEGIN")
             return engine
         if writing:
-            return create_engine(self.url, pool_size=pool_size, max_overflow=pool_size, pool_pre_ping=True)
+            return create_engine(
+                self.url,
+                pool_size=pool_size,
+                max_overflow=pool_size,
+                pool_pre_ping=True,
+                # A second look within a transaction must see what others committed (db.topics relies on it).
+                isolation_level="READ COMMITTED",
+            )
         return create_engine(
             self.url,
             pool_size=pool_size,

@@ -43,14 +43,24 @@ class StepContext(Protocol):
     job_id: int
     job_uuid: str
     account_id: int
+    domain_id: int
     user_id: int
+    start_event_id: int | None
+    """The event that announced the job, when there is one: `start_id` of those that follow."""
+
     round: int
     """0 for the first try of a block, then 1, 2, …: part of names that must differ between rounds."""
+
+    attempt: int
+    """How often this step or undo has failed and is tried again; 0 at first. Naps do not reset it."""
 
     avoid: Mapping[str, str]
     """Places already tried, with the reason each gave ("host:7" → "no room: …")."""
 
     undoing: bool
+
+    deadline_at: int
+    """When the job's time runs out, in milliseconds since the epoch."""
 
     def operation_id(self, label: str = "") -> str:
         """A name for an operation of this step: the same on every call of the step in this round and direction."""

@@ -7,6 +7,7 @@ from sqlalchemy import insert, or_, select, update
 
 from pileus.server.db.tables.column import new_uuid
 from pileus.server.db.tables.job import job
+from pileus.server.db.topics import hold_topics
 from pileus.server.db.transaction import Tx
 from pileus.server.domain.caller import Owner as Owner
 from pileus.server.domain.errors import ResourceInUse
@@ -37,19 +38,24 @@ def submit(
     deadline_seconds: float = 3600,
     parent_id: int | None = None,
     start_event_id: int | None = None,
+    uuid: str | None = None,
 ) -> JobRef:
     """Store a job with its whole plan in the caller's transaction; a worker is woken after the commit.
 
     One job runs per `resource_key` ("vm:42"); with `queue` the next waits behind it, without it `ResourceInUse`.
+    The deadline counts from now, time in the queue included; a job whose turn comes too late undoes its first step
+    and fails, so that undo also answers for rows the caller writes along with the job. `uuid` is for children only.
     """
     phase = Phase.FORWARD
     if resource_key is not None:
+        # Held until commit: the running job cannot end in between and overlook that this one queues behind it.
+        hold_topics(tx, f"key:{resource_key}")
         busy = tx.scalar(select(job.c.id).where(job.c.open == 1, job.c.resource_key == resource_key).limit(1))
         if busy is not None:
             if not queue:
                 raise ResourceInUse(f"another job is running on {resource_key}")
             phase = Phase.QUEUED
-    uuid = new_uuid()
+    uuid = uuid or new_uuid()
     job_id = tx.insert(
         insert(job).values(
             uuid=uuid,
@@ -80,9 +86,12 @@ def submit(
 
 def wake(tx: Tx, *topics: str) -> None:
     """Let every job that naps on one of the topics go on ("operation:…", "job:7", "network:3")."""
-    tx.execute(
+    hold_topics(tx, *topics)
+    woken = tx.execute(
         update(job)
         .where(job.c.waiting_for.in_(topics), or_(job.c.wake_at.is_(None), job.c.wake_at > tx.now), job.c.open == 1)
+        .where(job.c.phase != str(Phase.QUEUED))
         .values(wake_at=tx.now)
-    )
-    tx.after_commit(announce)
+    ).rowcount
+    if woken:
+        tx.after_commit(announce)

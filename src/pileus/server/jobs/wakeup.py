@@ -3,25 +3,33 @@
 import threading
 from collections.abc import Callable
 
-_listeners: list[Callable[[], None]] = []
+JOBS = "jobs"
+RECONCILERS = "reconcilers"
+
+_listeners: list[tuple[str, Callable[[], None]]] = []
 _lock = threading.Lock()
 
 
-def announce() -> None:
-    """Tell every worker pool of this process that a job may be runnable."""
+def announce(kind: str = JOBS) -> None:
+    """Tell every worker pool of this process that a job (or a reconciler) may be runnable."""
     with _lock:
-        listeners = list(_listeners)
+        listeners = [listener for wanted, listener in _listeners if wanted == kind]
     for listener in listeners:
         listener()
 
 
-def listen(listener: Callable[[], None]) -> None:
-    """Call `listener` (from any thread; it must not block) on every announcement."""
+def announce_reconcilers() -> None:
+    """Tell this process that a reconciler was triggered."""
+    announce(RECONCILERS)
+
+
+def listen(listener: Callable[[], None], kind: str = JOBS) -> None:
+    """Call `listener` (from any thread; it must not block) on every announcement of the kind."""
     with _lock:
-        _listeners.append(listener)
+        _listeners.append((kind, listener))
 
 
-def ignore(listener: Callable[[], None]) -> None:
+def ignore(listener: Callable[[], None], kind: str = JOBS) -> None:
     """Stop calling `listener`."""
     with _lock:
-        _listeners.remove(listener)
+        _listeners.remove((kind, listener))

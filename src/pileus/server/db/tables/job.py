@@ -42,6 +42,7 @@ job = Table(
     Index("ix_job_waiting", "waiting_for"),
     Index("ix_job_instance", "open", "instance_kind", "instance_id"),
     Index("ix_job_account", "account_id", "open", "id"),
+    Index("ix_job_parent", "open", "parent_id"),
     Index("ix_job_resource", "open", "resource_key", "id"),
 )
 """One saga, one row. `open` is 1 until the job has ended, then NULL. `wake_at` NULL means parked until somebody wakes
@@ -58,3 +59,11 @@ lease = Table(
     instant("ran_at"),
 )
 """Who in the farm may run a reconciler now, and when it last ran."""
+
+topic_lock = Table(
+    "topic_lock",
+    metadata,
+    Column("slot", Integer, primary_key=True, autoincrement=False),
+    Column("taken", BigInteger, nullable=False, default=0),
+)
+"""Rows locked by whoever parks on a topic or wakes it, on databases with several writers (see db.topics)."""

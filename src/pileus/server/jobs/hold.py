@@ -1,0 +1,183 @@
+"""Holding a job: claim it under a lease with a fencing token, write under that token, let it go.
+
+A held job looks parked until its lease runs out (`wake_at` is the lease's end), so claims skip it for free and find it
+again when its holder died. Every write says `where lease_token = :mine`; a holder that lost it rolls back and stops.
+"""
+
+from dataclasses import dataclass, replace
+from typing import Any
+
+import msgspec
+from sqlalchemy import RowMapping, or_, select, update
+
+from pileus.server.db.moment import database_now
+from pileus.server.db.tables.job import job
+from pileus.server.db.transaction import Database, Tx
+from pileus.server.domain.job import Phase
+from pileus.server.jobs.plan import Plan, StepCall, decode
+
+LEASE_SECONDS = 30.0
+CANDIDATES = 8
+
+
+class LeaseLost(Exception):
+    """Somebody else holds the job now: whatever was being done for it is rolled back."""
+
+
+@dataclass(frozen=True)
+class Held:
+    """A job in our hands: what its row said at the last commit."""
+
+    id: int
+    uuid: str
+    token: int
+    workflow: str
+    account_id: int
+    domain_id: int
+    user_id: int
+    resource_key: str | None
+    start_event_id: int | None
+    calls: tuple[StepCall, ...]
+    phase: Phase
+    position: int
+    round: int
+    attempts: int
+    avoid: dict[str, str]
+    result: dict[str, Any]
+    waited_for: str | None
+    """The topic it was parked on when it was claimed."""
+    deadline_at: int | None
+    error_code: int | None
+    error_text: str | None
+
+    @property
+    def call(self) -> StepCall:
+        """The step the cursor stands on."""
+        return self.calls[self.position]
+
+
+def claim(db: Database, owner: str, *, lease_seconds: float = LEASE_SECONDS) -> Held | None:
+    """Take the runnable job that has waited longest, or None."""
+    with db.read() as tx:
+        free = or_(job.c.lease_until_at.is_(None), job.c.lease_until_at < database_now(tx))
+        found = tx.all(
+            select(job.c.id, job.c.lease_token)
+            .where(job.c.open == 1, job.c.wake_at <= tx.now, free)
+            .order_by(job.c.wake_at, job.c.id)
+            .limit(CANDIDATES)
+        )
+    for candidate in found:
+        held = _take(db, owner, candidate["id"], candidate["lease_token"], lease_seconds)
+        if held is not None:
+            return held
+    return None
+
+
+def _take(db: Database, owner: str, job_id: int, seen_token: int, lease_seconds: float) -> Held | None:
+    with db.write() as tx:
+        row = tx.one(select(job).where(job.c.id == job_id))
+        if row is None or row["lease_token"] != seen_token:
+            return None
+        now = database_now(tx)
+        lease_ms = int(lease_seconds * 1000)
+        # The token guards against every other claimer; `wake_at` against a park that was committed since we looked.
+        taken = tx.execute(
+            update(job)
+            .where(job.c.id == job_id, job.c.lease_token == seen_token, job.c.open == 1, job.c.wake_at <= tx.now)
+            .where(or_(job.c.lease_until_at.is_(None), job.c.lease_until_at < now))
+            .values(
+                lease_owner=owner,
+                lease_token=seen_token + 1,
+                lease_until_at=now + lease_ms,
+                wake_at=tx.now + lease_ms,
+                waiting_for=None,
+            )
+        ).rowcount
+        return _held(row, seen_token + 1) if taken else None
+
+
+def _held(row: RowMapping, token: int) -> Held:
+    plan: Plan = decode(row["workflow"], row["plan"])
+    return Held(
+        id=row["id"],
+        uuid=row["uuid"],
+        token=token,
+        workflow=row["workflow"],
+        account_id=row["account_id"],
+        domain_id=row["domain_id"],
+        user_id=row["user_id"],
+        resource_key=row["resource_key"],
+        start_event_id=row["start_event_id"],
+        calls=plan.calls,
+        phase=Phase(row["phase"]),
+        position=row["position"],
+        round=row["round"],
+        attempts=row["attempts"],
+        avoid=msgspec.json.decode(row["avoid"], type=dict[str, str]),
+        result=msgspec.json.decode(row["result"] or "{}", type=dict[str, Any]),
+        waited_for=row["waiting_for"],
+        deadline_at=row["deadline_at"],
+        error_code=row["error_code"],
+        error_text=row["error_text"],
+    )
+
+
+def keep(tx: Tx, held: Held, *, lease_seconds: float = LEASE_SECONDS) -> None:
+    """Write the cursor and renew the lease. Raises LeaseLost."""
+    lease_ms = int(lease_seconds * 1000)
+    _write(tx, held, lease_until_at=database_now(tx) + lease_ms, wake_at=tx.now + lease_ms)
+
+
+def park(tx: Tx, held: Held, *, wake_at: int | None, topic: str | None = None) -> None:
+    """Write the cursor and let the job go until `wake_at` or a wake of `topic`. Raises LeaseLost."""
+    _write(tx, held, lease_owner=None, lease_until_at=None, wake_at=wake_at, waiting_for=topic)
+
+
+def end(tx: Tx, held: Held) -> None:
+    """Write the outcome (phase, error, result) and close the row. Raises LeaseLost."""
+    _write(
+        tx,
+        held,
+        lease_owner=None,
+        lease_until_at=None,
+        wake_at=None,
+        waiting_for=None,
+        open=None,
+        running_key=None,
+        completed_at=tx.now,
+    )
+
+
+def let_go(db: Database, held: Held) -> None:
+    """Give the lease back: the job is runnable at once by anybody. A lost lease is nothing to us any more."""
+    with db.write() as tx:
+        tx.execute(
+            update(job)
+            .where(job.c.id == held.id, job.c.lease_token == held.token, job.c.lease_owner.is_not(None))
+            .values(lease_owner=None, lease_until_at=None, wake_at=tx.now)
+        )
+
+
+def advanced(held: Held, **changes: Any) -> Held:
+    """The job after a move of its cursor; a move forgets failed attempts and what was waited for."""
+    return replace(held, **{"attempts": 0, "waited_for": None, **changes})
+
+
+def _write(tx: Tx, held: Held, **values: Any) -> None:
+    written = tx.execute(
+        update(job)
+        .where(job.c.id == held.id, job.c.lease_token == held.token)
+        .values(
+            phase=str(held.phase),
+            position=held.position,
+            round=held.round,
+            attempts=held.attempts,
+            avoid=msgspec.json.encode(held.avoid).decode(),
+            result=msgspec.json.encode(held.result).decode(),
+            error_code=held.error_code,
+            error_text=held.error_text,
+            **values,
+        )
+    ).rowcount
+    if written != 1:
+        raise LeaseLost(held.uuid)

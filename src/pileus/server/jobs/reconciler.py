@@ -1,0 +1,202 @@
+"""Reconcilers: functions without input that keep an invariant true, one runner in the farm at a time.
+
+Each has a row in `lease`: `ran_at` is when its last run began, 0 when somebody asked for one since. A run that fails
+is logged and comes again with the next period. The lease is renewed while the function runs, so a dead server's
+reconcilers move elsewhere in seconds and a slow one is not run twice.
+"""
+
+import threading
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+
+import structlog
+from sqlalchemy import insert, select, update
+from sqlalchemy.exc import IntegrityError
+
+from pileus.server.db.moment import database_now
+from pileus.server.db.tables.job import lease
+from pileus.server.db.transaction import Database, Tx
+from pileus.server.jobs.wakeup import RECONCILERS, announce_reconcilers, ignore, listen
+
+log = structlog.get_logger()
+
+Run = Callable[[Database], None]
+
+LEASE_SECONDS = 30.0
+
+
+@dataclass(frozen=True)
+class Reconciler:
+    """A registered reconciler."""
+
+    name: str
+    period_seconds: float
+    run: Run
+
+
+reconcilers: dict[str, Reconciler] = {}
+"""Every reconciler by name."""
+
+
+def reconciler(name: str, *, period_seconds: float) -> Callable[[Run], Run]:
+    """Register a reconciler under its permanent name ("expunge")."""
+
+    def register(run: Run) -> Run:
+        if name in reconcilers:
+            raise ValueError(f"reconciler {name} is registered twice")
+        reconcilers[name] = Reconciler(name, period_seconds, run)
+        return run
+
+    return register
+
+
+def trigger(tx: Tx, name: str) -> None:
+    """Have the reconciler run soon after the commit, and once more if it is running now."""
+    asked = update(lease).where(lease.c.name == name, lease.c.ran_at != 0).values(ran_at=0)
+    if not tx.execute(asked).rowcount:
+        _ensure(tx, name, ran_at=0)
+    tx.after_commit(announce_reconcilers)
+
+
+def triggered(tx: Tx) -> list[str]:
+    """Names of the reconcilers that somebody asked for, in alphabetical order."""
+    return [row["name"] for row in tx.all(select(lease.c.name).where(lease.c.ran_at == 0).order_by(lease.c.name))]
+
+
+def ensure_all(tx: Tx, *, ran_at: int = 0) -> None:
+    """Give every registered reconciler its row."""
+    for name in reconcilers:
+        _ensure(tx, name, ran_at=ran_at)
+
+
+def run_once(db: Database, name: str, *, owner: str, lease_seconds: float = LEASE_SECONDS) -> bool:
+    """Take the lease, run, give it back. False when another holds it. Raises what the reconciler raises."""
+    token = _claim(db, name, owner, lease_seconds)
+    if token is None:
+        return False
+    try:
+        reconcilers[name].run(db)
+    finally:
+        _release(db, name, token)
+    return True
+
+
+def _ensure(tx: Tx, name: str, *, ran_at: int) -> None:
+    if tx.scalar(select(lease.c.name).where(lease.c.name == name)) is not None:
+        return
+    try:
+        with tx.connection.begin_nested():
+            tx.execute(insert(lease).values(name=name, until_at=0, ran_at=ran_at))
+    except IntegrityError:
+        return
+
+
+def _claim(db: Database, name: str, owner: str, lease_seconds: float) -> int | None:
+    with db.write() as tx:
+        _ensure(tx, name, ran_at=0)
+        row = tx.one(select(lease).where(lease.c.name == name))
+        assert row is not None  # noqa: S101 (ensured above)
+        now = database_now(tx)
+        free = update(lease).where(lease.c.name == name, lease.c.token == row["token"], lease.c.until_at < now)
+        until_at = now + int(lease_seconds * 1000)
+        # A run asked for between this commit and the first look of the function sets `ran_at` to 0 again.
+        taken = tx.execute(free.values(owner=owner, token=row["token"] + 1, until_at=until_at, ran_at=tx.now))
+        return int(row["token"]) + 1 if taken.rowcount else None
+
+
+def _release(db: Database, name: str, token: int) -> None:
+    with db.write() as tx:
+        mine = update(lease).where(lease.c.name == name, lease.c.token == token)
+        tx.execute(mine.values(owner=None, until_at=0))
+        tx.after_commit(announce_reconcilers)
+
+
+def _renew(db: Database, name: str, owner: str, lease_seconds: float) -> None:
+    with db.write() as tx:
+        mine = update(lease).where(lease.c.name == name, lease.c.owner == owner)
+        tx.execute(mine.values(until_at=database_now(tx) + int(lease_seconds * 1000)))
+
+
+class ReconcilerPool:
+    """Runs the farm's reconcilers on this server: those that are due and that no other server runs now."""
+
+    def __init__(
+        self,
+        db: Database,
+        *,
+        owner: str,
+        threads: int = 2,
+        lease_seconds: float = LEASE_SECONDS,
+        poll_seconds: float = 1.0,
+    ) -> None:
+        self._db = db
+        self._owner = owner
+        self._lease_seconds = lease_seconds
+        self._poll_seconds = poll_seconds
+        self._executor = ThreadPoolExecutor(threads, thread_name_prefix="reconciler")
+        self._running: set[str] = set()
+        self._lock = threading.Lock()
+        self._signal = threading.Event()
+        self._stopped = False
+        self._thread = threading.Thread(target=self._schedule, name="reconcilers", daemon=True)
+
+    def start(self) -> None:
+        """Begin to run reconcilers as they fall due."""
+        with self._db.write() as tx:
+            ensure_all(tx)
+        listen(self._signal.set, RECONCILERS)
+        self._thread.start()
+
+    def stop(self, *, seconds: float = 10.0) -> bool:
+        """Start no more runs and wait for those under way. False when the scheduler did not end in time."""
+        ignore(self._signal.set, RECONCILERS)
+        self._stopped = True
+        self._signal.set()
+        self._thread.join(seconds)
+        return not self._thread.is_alive()
+
+    def _schedule(self) -> None:
+        renewed_at = 0
+        while not self._stopped:
+            self._signal.clear()
+            try:
+                for name in self._due():
+                    self._begin(name)
+                if self._db.clock.now() - renewed_at > self._lease_seconds * 1000 / 3:
+                    renewed_at = self._db.clock.now()
+                    with self._lock:
+                        running = sorted(self._running)
+                    for name in running:
+                        _renew(self._db, name, self._owner, self._lease_seconds)
+            except Exception:
+                log.exception("reconcilers could not be scheduled")
+            self._signal.wait(self._poll_seconds)
+        self._executor.shutdown(wait=True, cancel_futures=True)
+
+    def _due(self) -> list[str]:
+        with self._db.read() as tx:
+            free = tx.all(select(lease).where(lease.c.until_at < database_now(tx)).order_by(lease.c.ran_at))
+            due = []
+            for row in free:
+                known = reconcilers.get(row["name"])
+                if known is None or known.name in self._running:
+                    continue
+                if row["ran_at"] + known.period_seconds * 1000 <= tx.now:
+                    due.append(known.name)
+            return due
+
+    def _begin(self, name: str) -> None:
+        with self._lock:
+            self._running.add(name)
+        self._executor.submit(self._run, name)
+
+    def _run(self, name: str) -> None:
+        try:
+            run_once(self._db, name, owner=self._owner, lease_seconds=self._lease_seconds)
+        except Exception:
+            log.exception("reconciler failed", reconciler=name)
+        finally:
+            with self._lock:
+                self._running.discard(name)
+            self._signal.set()
