@@ -83,6 +83,8 @@ def _mount(plan: HostPlan) -> None:
     call(["mount", "-t", "tmpfs", "-o", "mode=755", "run", "/run"])
     for path in ("/run/lock", "/run/libvirt", "/run/netns"):
         os.makedirs(path, exist_ok=True)
+    # libvirt believes the list of mounts: a hierarchy that is only covered would still count.
+    call(["umount", "--recursive", "--lazy", "/sys"])
     call(["mount", "-t", "sysfs", "sysfs", "/sys"])
     if found and found[0].unified:
         _mount_unified()
