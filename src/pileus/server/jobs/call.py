@@ -29,7 +29,7 @@ class Call:
         self.result = dict(held.result)
 
     def operation_id(self, label: str = "") -> str:
-        """`uuid.step.round.direction[.label]`, at most 80 characters for labels up to 20."""
+        """`uuid.step.round.direction[.label]`, at most 80 characters for labels up to 30."""
         direction = "u" if self.undoing else "d"
         name = f"{self.job_uuid}.{self.held.position}.{self.round}.{direction}"
         return f"{name}.{label}" if label else name

@@ -1,0 +1,138 @@
+"""How a step asks a host: insert the operation once, nap until it is answered, judge by reason and never by text.
+
+An operation is named after the step, the round and the direction, so every call of the step finds the same one.
+Whoever gives up on an answer (`HostSilent`) must have an undo that asks for the opposite in the same queue: the host
+may have acted, or may still act.
+"""
+
+from sqlalchemy import select
+
+from pileus.server.db.tables.host import host, host_operation
+from pileus.server.db.transaction import Tx
+from pileus.server.domain.errors import (
+    InsufficientCapacity,
+    InternalError,
+    ParameterError,
+    PileusError,
+    ResourceUnavailable,
+)
+from pileus.server.domain.host import HostState
+from pileus.server.hosts import operations
+from pileus.server.jobs.context import Nap, StepContext
+from pileus.server.jobs.submit import wake
+from pileus.wire.operations import AnyOperation, AnyResult, Reason, Refusal
+
+ANSWER_SECONDS = 600.0
+LOOK_AGAIN_SECONDS = 30.0
+"""How often an undo looks whether the host that does not answer is Down by now."""
+
+_CODES = {
+    Reason.NO_ROOM: InsufficientCapacity.code,
+    Reason.UNREACHABLE: ResourceUnavailable.code,
+    Reason.MISSING: ResourceUnavailable.code,
+    Reason.REJECTED: ParameterError.code,
+}
+
+
+class HostRefused(PileusError):
+    """The host said no. Its code follows the reason: no room 533, out of reach or missing 534, bad input 431."""
+
+    def __init__(self, refusal: Refusal) -> None:
+        super().__init__(refusal.text)
+        self.refusal = refusal
+        self.code = _CODES.get(refusal.reason, InternalError.code)
+
+
+class HostSilent(ResourceUnavailable):
+    """The host did not answer in time. It may have acted all the same."""
+
+    def __init__(self, host_id: int) -> None:
+        super().__init__(f"host {host_id} did not answer in time")
+        self.host_id = host_id
+
+
+def ask(
+    ctx: StepContext,
+    host_id: int,
+    operation: AnyOperation,
+    *,
+    queue: str,
+    label: str = "",
+    deadline_seconds: float = ANSWER_SECONDS,
+) -> AnyResult:
+    """The host's answer; the step naps until it is there. Raises `HostRefused` and `HostSilent`.
+
+    The time runs from the first call. `label` tells several operations of one step apart (at most 30 characters).
+    """
+    asked = operations.request(
+        ctx.tx,
+        host_id,
+        operation,
+        operation_id=ctx.operation_id(label),
+        queue=queue,
+        job_id=ctx.job_id,
+        deadline_at=ctx.tx.now + int(deadline_seconds * 1000),
+    )
+    if asked.refusal is not None:
+        raise HostRefused(asked.refusal)
+    if asked.result is not None:
+        return asked.result
+    deadline_at = _deadline(ctx.tx, asked.operation_id)
+    if ctx.tx.now >= deadline_at:
+        raise HostSilent(host_id)
+    raise Nap(ctx.until(deadline_at), topic=asked.topic)
+
+
+def make_sure(
+    ctx: StepContext, host_id: int, operation: AnyOperation, *, queue: str, label: str = ""
+) -> AnyResult | None:
+    """Have it so, for stops and undos: the good answer, or None when the host is Down or Removed.
+
+    The operation then stays pending until a host that is Down comes back. A refusal raises `HostRefused`; asked again
+    (the engine retries undos) it is a new operation. In an undo, what the step asked in the same queue and is not yet
+    answered is withdrawn first: it must not be delivered to a host that comes back after the job is over.
+    """
+    if ctx.undoing:
+        _withdraw_asked(ctx, host_id, queue)
+    state = ctx.tx.scalar(select(host.c.state).where(host.c.id == host_id))
+    if state is None or state == HostState.REMOVED:
+        return None
+    asked = operations.request(
+        ctx.tx,
+        host_id,
+        operation,
+        operation_id=ctx.operation_id(f"{label}.{ctx.attempt}"),
+        queue=queue,
+        job_id=ctx.job_id,
+    )
+    if asked.refusal is not None:
+        raise HostRefused(asked.refusal)
+    if asked.result is not None:
+        return asked.result
+    if state == HostState.DOWN:
+        return None
+    raise Nap(LOOK_AGAIN_SECONDS, topic=asked.topic)
+
+
+def answered(tx: Tx, operation: operations.HostOperation) -> None:
+    """What follows from a stored answer: whoever naps on it goes on. Called in the transaction that stores it."""
+    wake(tx, operation.topic)
+
+
+def _deadline(tx: Tx, operation_id: str) -> int:
+    deadline_at = tx.scalar(select(host_operation.c.deadline_at).where(host_operation.c.operation_id == operation_id))
+    return int(deadline_at)
+
+
+def _withdraw_asked(ctx: StepContext, host_id: int, queue: str) -> None:
+    pending = ctx.tx.all(
+        select(host_operation.c.operation_id).where(
+            host_operation.c.pending == 1,
+            host_operation.c.host_id == host_id,
+            host_operation.c.job_id == ctx.job_id,
+            host_operation.c.queue == queue,
+            host_operation.c.deadline_at.is_not(None),
+        )
+    )
+    for row in pending:
+        operations.withdraw(ctx.tx, row["operation_id"], "its job gave up waiting")
