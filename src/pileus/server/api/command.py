@@ -5,7 +5,7 @@ A command without roles cannot be registered. Wire name = field name without und
 """
 
 import dataclasses
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, ClassVar, NewType, TypeVar, dataclass_transform
 
@@ -36,7 +36,7 @@ View = Mapping[str, Any]
 class Page:
     """One page of a list. `count` is the number of all matches."""
 
-    views: list[View]
+    views: Sequence[View]
     count: int
 
 

@@ -1,0 +1,120 @@
+"""Hosts: rows, tags, capacity, load."""
+
+from typing import Any
+
+from sqlalchemy import ColumnElement, RowMapping, delete, func, insert, select, update
+
+from pileus.server.db.queries.page import like, page
+from pileus.server.db.tables.host import (
+    enrolment_token,
+    host,
+    host_capacity,
+    host_operation,
+    host_stats,
+    host_tag,
+    storage_pool_host,
+)
+from pileus.server.db.tables.vm import vm_incarnation
+from pileus.server.db.transaction import Tx
+
+
+def by_id(tx: Tx, host_id: int) -> RowMapping:
+    """The host, removed or not."""
+    row = tx.one(select(host).where(host.c.id == host_id))
+    if row is None:
+        raise LookupError(f"host {host_id}")
+    return row
+
+
+def named(tx: Tx, zone_id: int, name: str) -> RowMapping | None:
+    """The live host of this name in a zone."""
+    return tx.one(select(host).where(host.c.zone_id == zone_id, host.c.name == name, host.c.live == 1))
+
+
+def secondary_storage_of(tx: Tx, zone_id: int) -> RowMapping | None:
+    """The secondary storage of a zone."""
+    return tx.one(
+        select(host).where(host.c.live == 1, host.c.zone_id == zone_id, host.c.kind == "SecondaryStorage").limit(1)
+    )
+
+
+def add(tx: Tx, **values: Any) -> int:
+    """Insert a host with empty capacity and load."""
+    host_id = tx.insert(insert(host).values(created_at=tx.now, **values))
+    tx.execute(insert(host_capacity).values(host_id=host_id))
+    tx.execute(insert(host_stats).values(host_id=host_id, taken_at=tx.now))
+    return host_id
+
+
+def change(tx: Tx, host_id: int, **values: Any) -> None:
+    """Set columns of a host."""
+    tx.execute(update(host).where(host.c.id == host_id).values(**values))
+
+
+def add_token(tx: Tx, host_id: int, token_hash: str, *, expires_at: int) -> None:
+    """Store the hash of the one-time secret with which the host's agent enrols."""
+    tx.execute(
+        insert(enrolment_token).values(token_hash=token_hash, host_id=host_id, created_at=tx.now, expires_at=expires_at)
+    )
+
+
+def token_taken(tx: Tx, token_hash: str) -> bool:
+    """Whether any host was ever given this secret."""
+    return tx.scalar(select(enrolment_token.c.host_id).where(enrolment_token.c.token_hash == token_hash)) is not None
+
+
+def set_tags(tx: Tx, host_id: int, tags: list[str]) -> None:
+    """Make the host's tags exactly these."""
+    tx.execute(delete(host_tag).where(host_tag.c.host_id == host_id))
+    if tags:
+        tx.execute(insert(host_tag), [{"host_id": host_id, "tag": tag} for tag in sorted(set(tags))])
+
+
+def set_capacity(tx: Tx, host_id: int, *, cpu_total_mhz: int, ram_total_mib: int) -> None:
+    """Set what guests may claim of the host."""
+    tx.execute(
+        update(host_capacity)
+        .where(host_capacity.c.host_id == host_id)
+        .values(cpu_total_mhz=cpu_total_mhz, ram_total_mib=ram_total_mib)
+    )
+
+
+def lives_on(tx: Tx, host_id: int) -> int:
+    """How many guests and routers live on the host."""
+    return int(
+        tx.scalar(
+            select(func.count())
+            .select_from(vm_incarnation)
+            .where(vm_incarnation.c.current == 1, vm_incarnation.c.host_id == host_id)
+        )
+    )
+
+
+def forget(tx: Tx, host_id: int) -> None:
+    """Take a host out of use: nothing more is asked of it."""
+    change(tx, host_id, live=None, removed_at=tx.now)
+    tx.execute(delete(host_operation).where(host_operation.c.host_id == host_id, host_operation.c.pending == 1))
+    tx.execute(delete(storage_pool_host).where(storage_pool_host.c.host_id == host_id))
+
+
+def matching(
+    tx: Tx,
+    equal: dict[str, Any],
+    *,
+    with_vm: int | None,
+    keyword: str | None,
+    offset: int,
+    limit: int,
+) -> tuple[list[RowMapping], int]:
+    """One page of hosts; `equal` maps columns to wanted values, None for any; `with_vm` asks where a VM lives."""
+    where: list[ColumnElement[bool]] = [host.c.live == 1]
+    where += [host.c[name] == value for name, value in equal.items() if value is not None]
+    if with_vm is not None:
+        where.append(
+            host.c.id.in_(
+                select(vm_incarnation.c.host_id).where(vm_incarnation.c.vm_id == with_vm, vm_incarnation.c.current == 1)
+            )
+        )
+    if keyword:
+        where.append(like(host.c.name, keyword))
+    return page(tx, host, where, offset=offset, limit=limit)

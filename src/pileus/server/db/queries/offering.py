@@ -1,0 +1,85 @@
+"""Service, disk and network offerings, and operating systems."""
+
+from typing import Any
+
+from sqlalchemy import ColumnElement, RowMapping, Table, insert, or_, select, update
+
+from pileus.server.db.queries.page import like, page
+from pileus.server.db.tables.offering import disk_offering, network_offering, service_offering
+from pileus.server.db.tables.template import os_category, os_type
+from pileus.server.db.tables.vm import vm
+from pileus.server.db.transaction import Tx
+
+SERVICE = service_offering
+DISK = disk_offering
+NETWORK = network_offering
+
+
+def by_id(tx: Tx, table: Table, offering_id: int) -> RowMapping:
+    """The offering, removed or not."""
+    row = tx.one(select(table).where(table.c.id == offering_id))
+    if row is None:
+        raise LookupError(f"{table.name} {offering_id}")
+    return row
+
+
+def add(tx: Tx, table: Table, **values: Any) -> int:
+    """Insert an offering."""
+    return tx.insert(insert(table).values(created_at=tx.now, **values))
+
+
+def change(tx: Tx, table: Table, offering_id: int, **values: Any) -> None:
+    """Set columns of an offering."""
+    tx.execute(update(table).where(table.c.id == offering_id).values(**values))
+
+
+def matching(
+    tx: Tx,
+    table: Table,
+    equal: dict[str, Any],
+    *,
+    domains: list[int] | None,
+    keyword: str | None,
+    offset: int,
+    limit: int,
+) -> tuple[list[RowMapping], int]:
+    """One page. `domains` restricts to public offerings and those of the given domains; None sees all."""
+    where: list[ColumnElement[bool]] = [table.c.live == 1]
+    where += [table.c[name] == value for name, value in equal.items() if value is not None]
+    if domains is not None and "domain_id" in table.c:
+        where.append(or_(table.c.domain_id.is_(None), table.c.domain_id.in_(domains)))
+    if keyword:
+        where.append(or_(like(table.c.name, keyword), like(table.c.display_text, keyword)))
+    return page(tx, table, where, offset=offset, limit=limit)
+
+
+def service_of_vm(tx: Tx, vm_id: int) -> int | None:
+    """The service offering of a VM."""
+    found = tx.scalar(select(vm.c.service_offering_id).where(vm.c.id == vm_id))
+    return int(found) if found is not None else None
+
+
+def os_types(
+    tx: Tx, *, os_type_id: int | None, category_id: int | None, keyword: str | None, offset: int, limit: int
+) -> tuple[list[RowMapping], int]:
+    """One page of operating systems."""
+    where: list[ColumnElement[bool]] = []
+    if os_type_id is not None:
+        where.append(os_type.c.id == os_type_id)
+    if category_id is not None:
+        where.append(os_type.c.category_id == category_id)
+    if keyword:
+        where.append(like(os_type.c.name, keyword))
+    return page(tx, os_type, where, offset=offset, limit=limit)
+
+
+def os_categories(
+    tx: Tx, *, category_id: int | None, keyword: str | None, offset: int, limit: int
+) -> tuple[list[RowMapping], int]:
+    """One page of OS categories."""
+    where: list[ColumnElement[bool]] = []
+    if category_id is not None:
+        where.append(os_category.c.id == category_id)
+    if keyword:
+        where.append(like(os_category.c.name, keyword))
+    return page(tx, os_category, where, offset=offset, limit=limit)

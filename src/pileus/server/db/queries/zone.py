@@ -1,0 +1,102 @@
+"""Zones and the VLANs of their ranges."""
+
+from typing import Any
+
+from sqlalchemy import ColumnElement, RowMapping, delete, func, insert, or_, select, update
+
+from pileus.server.db.queries.page import like, page
+from pileus.server.db.tables.host import host
+from pileus.server.db.tables.network import network, vlan_ip_range
+from pileus.server.db.tables.place import cluster, pod, zone, zone_vnet
+from pileus.server.db.tables.vm import vm
+from pileus.server.db.transaction import Tx
+
+
+def by_id(tx: Tx, zone_id: int) -> RowMapping:
+    """The zone, removed or not."""
+    row = tx.one(select(zone).where(zone.c.id == zone_id))
+    if row is None:
+        raise LookupError(f"zone {zone_id}")
+    return row
+
+
+def add(tx: Tx, **values: Any) -> int:
+    """Insert a zone."""
+    return tx.insert(insert(zone).values(created_at=tx.now, **values))
+
+
+def change(tx: Tx, zone_id: int, **values: Any) -> None:
+    """Set columns of a zone."""
+    tx.execute(update(zone).where(zone.c.id == zone_id).values(**values))
+
+
+def name_taken(tx: Tx, name: str, *, other_than: int | None = None) -> bool:
+    """Whether a live zone has this name."""
+    found = tx.scalar(select(zone.c.id).where(zone.c.name == name, zone.c.live == 1))
+    return found is not None and found != other_than
+
+
+def users_of(tx: Tx, zone_id: int) -> dict[str, int]:
+    """How many live things of each kind still stand in the zone."""
+    tables = {
+        "pods": pod,
+        "clusters": cluster,
+        "hosts": host,
+        "networks": network,
+        "virtual machines": vm,
+        "IP ranges": vlan_ip_range,
+    }
+    counts = {
+        name: int(tx.scalar(select(func.count()).select_from(t).where(t.c.live == 1, t.c.zone_id == zone_id)))
+        for name, t in tables.items()
+    }
+    return {name: n for name, n in counts.items() if n}
+
+
+def remove(tx: Tx, zone_id: int) -> None:
+    """Take a zone out of use."""
+    change(tx, zone_id, live=None, removed_at=tx.now)
+    tx.execute(delete(zone_vnet).where(zone_vnet.c.zone_id == zone_id))
+
+
+def set_vnets(tx: Tx, zone_id: int, first: int, last: int) -> list[int]:
+    """Make the zone's VLANs exactly first..last. Returns those outside that are in use, changing nothing then."""
+    outside = or_(zone_vnet.c.vnet < first, zone_vnet.c.vnet > last)
+    here = zone_vnet.c.zone_id == zone_id
+    busy = list(
+        tx.execute(select(zone_vnet.c.vnet).where(here, outside, zone_vnet.c.network_id.is_not(None))).scalars()
+    )
+    if busy:
+        return busy
+    tx.execute(delete(zone_vnet).where(here, outside))
+    present = set(tx.execute(select(zone_vnet.c.vnet).where(here)).scalars())
+    missing = [{"zone_id": zone_id, "vnet": n} for n in range(first, last + 1) if n not in present]
+    if missing:
+        tx.execute(insert(zone_vnet), missing)
+    return []
+
+
+def visible(
+    tx: Tx,
+    *,
+    domains: list[int] | None,
+    zone_id: int | None,
+    keyword: str | None,
+    domain_id: int | None,
+    enabled_only: bool,
+    offset: int,
+    limit: int,
+) -> tuple[list[RowMapping], int]:
+    """One page of zones. `domains` restricts to public zones and those of the given domains; None sees all."""
+    where: list[ColumnElement[bool]] = [zone.c.live == 1]
+    if domains is not None:
+        where.append(or_(zone.c.domain_id.is_(None), zone.c.domain_id.in_(domains)))
+    if zone_id is not None:
+        where.append(zone.c.id == zone_id)
+    if domain_id is not None:
+        where.append(zone.c.domain_id == domain_id)
+    if enabled_only:
+        where.append(zone.c.allocation_state == "Enabled")
+    if keyword:
+        where.append(like(zone.c.name, keyword))
+    return page(tx, zone, where, offset=offset, limit=limit)

@@ -1,0 +1,141 @@
+"""Clusters. Guide: "Clusters"."""
+
+from typing import Any
+
+from sqlalchemy import RowMapping
+
+from pileus.server.db.queries import cluster as clusters
+from pileus.server.db.queries import pod as pods
+from pileus.server.db.queries.page import related
+from pileus.server.db.tables.place import pod, zone
+from pileus.server.db.transaction import Tx
+from pileus.server.domain.caller import Caller
+from pileus.server.domain.errors import ParameterError, ResourceInUse
+from pileus.server.domain.host import AllocationState, Hypervisor
+from pileus.server.domain.ids import Cluster, Id, Pod, Zone
+from pileus.server.services.choice import one_of
+from pileus.server.services.paging import bounds
+
+CLUSTER_TYPES = ("CloudManaged", "ExternalManaged")
+
+
+def add(
+    tx: Tx,
+    caller: Caller,
+    *,
+    zone_id: Id[Zone],
+    pod_id: Id[Pod] | None,
+    name: str,
+    hypervisor: str,
+    cluster_type: str,
+    allocation_state: str | None,
+) -> dict[str, Any]:
+    """A new cluster of hosts of one hypervisor type in a pod."""
+    if pod_id is None:
+        raise ParameterError("podid is required for a cluster", parameter="podid")
+    place = pods.by_id(tx, pod_id)
+    if place["zone_id"] != zone_id:
+        raise ParameterError(f"pod {place['name']} is not in the zone given by zoneid", parameter="podid")
+    if clusters.named(tx, pod_id, name) is not None:
+        raise ParameterError(f"the pod has a cluster named {name} already", parameter="clustername")
+    cluster_id = clusters.add(
+        tx,
+        zone_id=zone_id,
+        pod_id=pod_id,
+        name=name,
+        hypervisor=str(one_of(Hypervisor, hypervisor, "hypervisor")),
+        cluster_type=_cluster_type(cluster_type),
+        allocation_state=str(one_of(AllocationState, allocation_state or "Enabled", "allocationstate")),
+    )
+    return view(tx, caller, cluster_id)
+
+
+def update(
+    tx: Tx, caller: Caller, cluster_id: Id[Cluster], *, name: str | None, cluster_type: str | None,
+    hypervisor: str | None, allocation_state: str | None,
+) -> dict[str, Any]:  # fmt: skip
+    """Change a cluster. Its hypervisor can change only while it has no hosts (536)."""
+    row = clusters.by_id(tx, cluster_id)
+    changes: dict[str, Any] = {}
+    if name is not None and name != row["name"]:
+        if clusters.named(tx, row["pod_id"], name) is not None:
+            raise ParameterError(f"the pod has a cluster named {name} already", parameter="clustername")
+        changes["name"] = name
+    if cluster_type is not None:
+        changes["cluster_type"] = _cluster_type(cluster_type)
+    if hypervisor is not None:
+        wanted = str(one_of(Hypervisor, hypervisor, "hypervisor"))
+        if wanted != row["hypervisor"] and clusters.users_of(tx, cluster_id):
+            raise ResourceInUse("the hypervisor of a cluster with hosts or storage pools cannot change")
+        changes["hypervisor"] = wanted
+    if allocation_state is not None:
+        changes["allocation_state"] = str(one_of(AllocationState, allocation_state, "allocationstate"))
+    if changes:
+        clusters.change(tx, cluster_id, **changes)
+    return view(tx, caller, cluster_id)
+
+
+def delete(tx: Tx, caller: Caller, cluster_id: Id[Cluster]) -> None:
+    """Remove an empty cluster; 536 says what it still has."""
+    still_there = clusters.users_of(tx, cluster_id)
+    if still_there:
+        text = ", ".join(f"{n} {name}" for name, n in still_there.items())
+        raise ResourceInUse(f"the cluster still has {text}: remove them first")
+    clusters.change(tx, cluster_id, live=None, removed_at=tx.now)
+
+
+def list_page(
+    tx: Tx, caller: Caller, *, cluster_id: int | None, zone_id: int | None, pod_id: int | None, name: str | None,
+    hypervisor: str | None, cluster_type: str | None, allocation_state: str | None, keyword: str | None,
+    page: int | None, page_size: int | None,
+) -> tuple[list[dict[str, Any]], int]:  # fmt: skip
+    """Clusters that match."""
+    offset, limit = bounds(tx, page, page_size)
+    equal = {
+        "id": cluster_id,
+        "zone_id": zone_id,
+        "pod_id": pod_id,
+        "name": name,
+        "hypervisor": hypervisor,
+        "cluster_type": cluster_type,
+        "allocation_state": allocation_state,
+    }
+    rows, count = clusters.matching(tx, equal, keyword=keyword, offset=offset, limit=limit)
+    return _views(tx, rows), count
+
+
+def hypervisors(tx: Tx, zone_id: int | None) -> list[str]:
+    """Hypervisor types that a zone (or the cloud) has clusters of."""
+    return clusters.hypervisors(tx, zone_id)
+
+
+def view(tx: Tx, caller: Caller, cluster_id: int) -> dict[str, Any]:
+    """One cluster, as lists show it."""
+    return _views(tx, [clusters.by_id(tx, cluster_id)])[0]
+
+
+def _cluster_type(text: str) -> str:
+    for known in CLUSTER_TYPES:
+        if known.lower() == text.lower():
+            return known
+    raise ParameterError(f"clustertype must be one of {', '.join(CLUSTER_TYPES)}", parameter="clustertype")
+
+
+def _views(tx: Tx, rows: list[RowMapping]) -> list[dict[str, Any]]:
+    zones = related(tx, zone, (row["zone_id"] for row in rows))
+    places = related(tx, pod, (row["pod_id"] for row in rows))
+    return [
+        {
+            "id": row["uuid"],
+            "name": row["name"],
+            "zone_id": zones[row["zone_id"]]["uuid"],
+            "zone_name": zones[row["zone_id"]]["name"],
+            "pod_id": places[row["pod_id"]]["uuid"],
+            "pod_name": places[row["pod_id"]]["name"],
+            "hypervisor_type": row["hypervisor"],
+            "cluster_type": row["cluster_type"],
+            "allocation_state": row["allocation_state"],
+            "managed_state": "Managed",
+        }
+        for row in rows
+    ]

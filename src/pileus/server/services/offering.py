@@ -1,0 +1,349 @@
+"""Service, disk and network offerings. Guide: "Defining Your Service Offering", "Tags", "Network Scope"."""
+
+from typing import Any
+
+from sqlalchemy import RowMapping, Table
+
+from pileus.server.config import keys, value
+from pileus.server.db.queries import offering as offerings
+from pileus.server.db.queries.ancestry import domains_above
+from pileus.server.db.queries.page import related
+from pileus.server.db.tables.account import domain
+from pileus.server.db.transaction import Tx
+from pileus.server.domain.caller import Caller
+from pileus.server.domain.errors import ParameterError, ResourceInUse
+from pileus.server.domain.ids import DiskOffering, Domain, Id, NetworkOffering, ServiceOffering
+from pileus.server.domain.network import Availability
+from pileus.server.events import record, types
+from pileus.server.services.choice import one_of
+from pileus.server.services.paging import bounds
+
+_GIB = 1024**3
+SYSTEM_VM_TYPES = ("domainrouter", "consoleproxy", "secondarystoragevm")
+STORAGE_TYPES = ("shared", "local")
+
+
+def create_service(
+    tx: Tx,
+    caller: Caller,
+    *,
+    name: str,
+    display_text: str,
+    cpus: int,
+    cpu_mhz: int,
+    ram_mib: int,
+    rate_mbps: int | None,
+    offer_ha: bool,
+    limit_cpu: bool,
+    storage_type: str | None,
+    tags: str | None,
+    host_tag: str | None,
+    domain_id: Id[Domain] | None,
+    is_system: bool,
+    system_vm_type: str | None,
+) -> dict[str, Any]:
+    """A new service offering. CPU and memory are bounded by what any host could hold."""
+    for number, parameter, most in (
+        (cpus, "cpunumber", 1024),
+        (cpu_mhz, "cpuspeed", 1_000_000),
+        (ram_mib, "memory", 16_777_216),
+    ):
+        if not 1 <= number <= most:
+            raise ParameterError(f"{parameter} must lie between 1 and {most}", parameter=parameter)
+    if ram_mib < 32:
+        raise ParameterError("memory must be at least 32 MB", parameter="memory")
+    if rate_mbps is not None and rate_mbps < 0:
+        raise ParameterError("networkrate is in Mb/s and cannot be negative", parameter="networkrate")
+    storage = (storage_type or "shared").lower()
+    if storage not in STORAGE_TYPES:
+        raise ParameterError(f"storagetype must be one of {', '.join(STORAGE_TYPES)}", parameter="storagetype")
+    if is_system and (system_vm_type or "").lower() not in SYSTEM_VM_TYPES:
+        raise ParameterError(f"systemvmtype must be one of {', '.join(SYSTEM_VM_TYPES)}", parameter="systemvmtype")
+    offering_id = offerings.add(
+        tx,
+        offerings.SERVICE,
+        name=name,
+        display_text=display_text,
+        cpus=cpus,
+        cpu_mhz=cpu_mhz,
+        ram_mib=ram_mib,
+        rate_mbps=rate_mbps,
+        offer_ha=int(offer_ha),
+        limit_cpu=int(limit_cpu),
+        local_storage=int(storage == "local"),
+        tags=_tags(tags),
+        host_tag=(host_tag or "").strip() or None,
+        domain_id=domain_id,
+        is_system=int(is_system),
+        system_vm_type=(system_vm_type or "").lower() or None if is_system else None,
+    )
+    _record(
+        tx,
+        caller,
+        types.SERVICE_OFFERING_CREATE,
+        f"Service offering {name} was created",
+        "ServiceOffering",
+        offering_id,
+    )
+    return service_view(tx, caller, offering_id)
+
+
+def update_service(
+    tx: Tx, caller: Caller, offering_id: Id[ServiceOffering], *, name: str | None, display_text: str | None
+) -> dict[str, Any]:
+    """Rename a service offering; what it gives never changes."""
+    _rename(tx, offerings.SERVICE, offering_id, name, display_text)
+    _record(tx, caller, types.SERVICE_OFFERING_EDIT, "A service offering was changed", "ServiceOffering", offering_id)
+    return service_view(tx, caller, offering_id)
+
+
+def delete_service(tx: Tx, caller: Caller, offering_id: Id[ServiceOffering]) -> None:
+    """Stop offering it; virtual machines that have it keep it."""
+    row = offerings.by_id(tx, offerings.SERVICE, offering_id)
+    if row["is_default"] and row["is_system"]:
+        raise ResourceInUse("the built-in offering of system VMs cannot be deleted")
+    offerings.change(tx, offerings.SERVICE, offering_id, live=None, removed_at=tx.now)
+    _record(
+        tx,
+        caller,
+        types.SERVICE_OFFERING_DELETE,
+        f"Service offering {row['name']} was deleted",
+        "ServiceOffering",
+        offering_id,
+    )
+
+
+def list_service(
+    tx: Tx, caller: Caller, *, offering_id: int | None, name: str | None, vm_id: int | None, domain_id: int | None,
+    is_system: bool, system_vm_type: str | None, keyword: str | None, page: int | None, page_size: int | None,
+) -> tuple[list[dict[str, Any]], int]:  # fmt: skip
+    """Service offerings the caller may use. System offerings are for root administrators."""
+    if vm_id is not None:
+        offering_id = offerings.service_of_vm(tx, vm_id)
+    equal = {
+        "id": offering_id,
+        "name": name,
+        "domain_id": domain_id,
+        "is_system": int(is_system and caller.is_admin),
+        "system_vm_type": system_vm_type,
+    }
+    rows, count = _page(tx, caller, offerings.SERVICE, equal, keyword, page, page_size)
+    return _service_views(tx, rows), count
+
+
+def service_view(tx: Tx, caller: Caller, offering_id: int) -> dict[str, Any]:
+    """One service offering, as lists show it."""
+    return _service_views(tx, [offerings.by_id(tx, offerings.SERVICE, offering_id)])[0]
+
+
+def create_disk(
+    tx: Tx,
+    caller: Caller,
+    *,
+    name: str,
+    display_text: str,
+    size_gib: int | None,
+    customized: bool,
+    tags: str | None,
+    domain_id: Id[Domain] | None,
+) -> dict[str, Any]:
+    """A new disk offering: of a size in GB, or customized, where the user chooses."""
+    most = value(tx, keys.storage_max_volume_size)
+    if customized and size_gib:
+        raise ParameterError("a customized disk offering has no disksize", parameter="disksize")
+    if not customized and (size_gib is None or not 1 <= size_gib <= most):
+        raise ParameterError(f"disksize is in GB and must lie between 1 and {most}", parameter="disksize")
+    offering_id = offerings.add(
+        tx,
+        offerings.DISK,
+        name=name,
+        display_text=display_text,
+        size_bytes=(size_gib or 0) * _GIB,
+        customized=int(customized),
+        tags=_tags(tags),
+        domain_id=domain_id,
+    )
+    _record(tx, caller, types.DISK_OFFERING_CREATE, f"Disk offering {name} was created", "DiskOffering", offering_id)
+    return disk_view(tx, caller, offering_id)
+
+
+def update_disk(
+    tx: Tx, caller: Caller, offering_id: Id[DiskOffering], *, name: str | None, display_text: str | None
+) -> dict[str, Any]:
+    """Rename a disk offering."""
+    _rename(tx, offerings.DISK, offering_id, name, display_text)
+    _record(tx, caller, types.DISK_OFFERING_EDIT, "A disk offering was changed", "DiskOffering", offering_id)
+    return disk_view(tx, caller, offering_id)
+
+
+def delete_disk(tx: Tx, caller: Caller, offering_id: Id[DiskOffering]) -> None:
+    """Stop offering it; volumes that have it keep it."""
+    row = offerings.by_id(tx, offerings.DISK, offering_id)
+    offerings.change(tx, offerings.DISK, offering_id, live=None, removed_at=tx.now)
+    _record(
+        tx, caller, types.DISK_OFFERING_DELETE, f"Disk offering {row['name']} was deleted", "DiskOffering", offering_id
+    )
+
+
+def list_disk(
+    tx: Tx, caller: Caller, *, offering_id: int | None, name: str | None, domain_id: int | None, keyword: str | None,
+    page: int | None, page_size: int | None,
+) -> tuple[list[dict[str, Any]], int]:  # fmt: skip
+    """Disk offerings the caller may use."""
+    equal = {"id": offering_id, "name": name, "domain_id": domain_id}
+    rows, count = _page(tx, caller, offerings.DISK, equal, keyword, page, page_size)
+    return _disk_views(tx, rows), count
+
+
+def disk_view(tx: Tx, caller: Caller, offering_id: int) -> dict[str, Any]:
+    """One disk offering, as lists show it."""
+    return _disk_views(tx, [offerings.by_id(tx, offerings.DISK, offering_id)])[0]
+
+
+def update_network(
+    tx: Tx,
+    caller: Caller,
+    *,
+    offering_id: Id[NetworkOffering] | None,
+    name: str | None,
+    display_text: str | None,
+    availability: str | None,
+) -> dict[str, Any]:
+    """Change the text of a network offering, or whether users must, may or cannot choose it."""
+    if offering_id is None:
+        raise ParameterError("id is required", parameter="id")
+    changes: dict[str, Any] = {}
+    if name is not None:
+        changes["name"] = name
+    if display_text is not None:
+        changes["display_text"] = display_text
+    if availability is not None:
+        row = offerings.by_id(tx, offerings.NETWORK, offering_id)
+        if row["is_system"]:
+            raise ParameterError("the availability of a system offering cannot change", parameter="availability")
+        changes["availability"] = str(one_of(Availability, availability, "availability"))
+    if changes:
+        offerings.change(tx, offerings.NETWORK, offering_id, **changes)
+    _record(tx, caller, types.NETWORK_OFFERING_EDIT, "A network offering was changed", "NetworkOffering", offering_id)
+    return network_view(tx, caller, offering_id)
+
+
+def list_network(
+    tx: Tx, caller: Caller, *, offering_id: int | None, name: str | None, display_text: str | None,
+    traffic_type: str | None, is_default: bool | None, specify_vlan: bool | None, is_shared: bool | None,
+    availability: str | None, guest_ip_type: str | None, keyword: str | None, page: int | None, page_size: int | None,
+) -> tuple[list[dict[str, Any]], int]:  # fmt: skip
+    """Network offerings; those of the system are for root administrators."""
+    equal = {
+        "id": offering_id,
+        "name": name,
+        "display_text": display_text,
+        "traffic_type": traffic_type.capitalize() if traffic_type else None,
+        "is_default": None if is_default is None else int(is_default),
+        "specify_vlan": None if specify_vlan is None else int(specify_vlan),
+        "is_shared": None if is_shared is None else int(is_shared),
+        "availability": str(one_of(Availability, availability, "availability")) if availability else None,
+        "guest_ip_type": guest_ip_type.capitalize() if guest_ip_type else None,
+        "is_system": None if caller.is_admin else 0,
+    }
+    rows, count = _page(tx, caller, offerings.NETWORK, equal, keyword, page, page_size)
+    return [_network_view(row) for row in rows], count
+
+
+def network_view(tx: Tx, caller: Caller, offering_id: int) -> dict[str, Any]:
+    """One network offering, as lists show it."""
+    return _network_view(offerings.by_id(tx, offerings.NETWORK, offering_id))
+
+
+def _page(
+    tx: Tx, caller: Caller, table: Table, equal: dict[str, Any], keyword: str | None, page: int | None,
+    page_size: int | None,
+) -> tuple[list[RowMapping], int]:  # fmt: skip
+    offset, limit = bounds(tx, page, page_size)
+    domains = None if caller.is_admin else domains_above(tx, caller.domain_path)
+    return offerings.matching(tx, table, equal, domains=domains, keyword=keyword, offset=offset, limit=limit)
+
+
+def _rename(tx: Tx, table: Table, offering_id: int, name: str | None, display_text: str | None) -> None:
+    changes = {k: v for k, v in (("name", name), ("display_text", display_text)) if v is not None}
+    if changes:
+        offerings.change(tx, table, offering_id, **changes)
+
+
+def _tags(text: str | None) -> str | None:
+    return ",".join(tag.strip() for tag in (text or "").split(",") if tag.strip()) or None
+
+
+def _service_views(tx: Tx, rows: list[RowMapping]) -> list[dict[str, Any]]:
+    domains = related(tx, domain, (row["domain_id"] for row in rows))
+    return [
+        {
+            "id": row["uuid"],
+            "name": row["name"],
+            "display_text": row["display_text"],
+            "cpu_number": row["cpus"],
+            "cpu_speed": row["cpu_mhz"],
+            "memory": row["ram_mib"],
+            "created": row["created_at"],
+            "storage_type": "local" if row["local_storage"] else "shared",
+            "offer_ha": bool(row["offer_ha"]),
+            "limit_cpu_use": bool(row["limit_cpu"]),
+            "tags": row["tags"],
+            "host_tags": row["host_tag"],
+            "domain_id": domains[row["domain_id"]]["uuid"] if row["domain_id"] else None,
+            "domain": domains[row["domain_id"]]["name"] if row["domain_id"] else None,
+            "is_system": bool(row["is_system"]),
+            "default_use": bool(row["is_default"]),
+            "system_vm_type": row["system_vm_type"],
+            "network_rate": row["rate_mbps"],
+            "is_customized": False,
+        }
+        for row in rows
+    ]
+
+
+def _disk_views(tx: Tx, rows: list[RowMapping]) -> list[dict[str, Any]]:
+    domains = related(tx, domain, (row["domain_id"] for row in rows))
+    return [
+        {
+            "id": row["uuid"],
+            "name": row["name"],
+            "display_text": row["display_text"],
+            "disk_size": row["size_bytes"] // _GIB,
+            "created": row["created_at"],
+            "is_customized": bool(row["customized"]),
+            "tags": row["tags"],
+            "domain_id": domains[row["domain_id"]]["uuid"] if row["domain_id"] else None,
+            "domain": domains[row["domain_id"]]["name"] if row["domain_id"] else None,
+        }
+        for row in rows
+    ]
+
+
+def _network_view(row: RowMapping) -> dict[str, Any]:
+    return {
+        "id": row["uuid"],
+        "name": row["name"],
+        "display_text": row["display_text"],
+        "created": row["created_at"],
+        "traffic_type": row["traffic_type"],
+        "is_default": bool(row["is_default"]),
+        "specify_vlan": bool(row["specify_vlan"]),
+        "availability": row["availability"],
+        "network_rate": row["rate_mbps"],
+        "guest_ip_type": row["guest_ip_type"],
+        "state": "Enabled",
+    }
+
+
+def _record(tx: Tx, caller: Caller, event: str, text: str, kind: str, offering_id: int) -> None:
+    record(
+        tx,
+        type=event,
+        description=text,
+        account_id=caller.account_id,
+        domain_id=caller.domain_id,
+        user_id=caller.user_id,
+        resource_kind=kind,
+        resource_id=offering_id,
+    )

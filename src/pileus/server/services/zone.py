@@ -1,0 +1,232 @@
+"""Zones. Guide: "Availability Zones", "VLAN Provisioning"."""
+
+import secrets
+from typing import Any
+
+from sqlalchemy import RowMapping
+
+from pileus.server.db.queries import zone as zones
+from pileus.server.db.queries.ancestry import domains_above
+from pileus.server.db.queries.page import related
+from pileus.server.db.tables.account import domain
+from pileus.server.db.transaction import Tx
+from pileus.server.domain.address import address, cidr, vlan_range
+from pileus.server.domain.caller import Caller
+from pileus.server.domain.errors import ParameterError, ResourceInUse
+from pileus.server.domain.host import AllocationState
+from pileus.server.domain.ids import Domain, Id, Zone
+from pileus.server.domain.network import NetworkType
+from pileus.server.events import record, types
+from pileus.server.services.choice import one_of
+from pileus.server.services.paging import bounds
+
+HIGHEST_VLAN = 4094
+HIGHEST_VNI = (1 << 24) - 1
+
+
+def create(
+    tx: Tx,
+    caller: Caller,
+    *,
+    name: str,
+    dns1: str,
+    dns2: str | None,
+    internal_dns1: str,
+    internal_dns2: str | None,
+    guest_cidr: str | None,
+    vlan: str | None,
+    network_type: str,
+    security_groups: bool,
+    network_domain: str | None,
+    domain_id: Id[Domain] | None,
+    allocation_state: str | None,
+    isolation: str | None,
+) -> dict[str, Any]:
+    """A new zone, with its VLANs when it is Advanced. Errors: a used name, bad addresses, bad VLANs."""
+    kind = one_of(NetworkType, network_type, "networktype")
+    if zones.name_taken(tx, name):
+        raise ParameterError(f"a zone named {name} exists already", parameter="name")
+    for value, parameter in (
+        (dns1, "dns1"),
+        (dns2, "dns2"),
+        (internal_dns1, "internaldns1"),
+        (internal_dns2, "internaldns2"),
+    ):
+        if value:
+            address(value, parameter)
+    if kind is NetworkType.BASIC and vlan:
+        raise ParameterError("a Basic zone has no VLAN range", parameter="vlan")
+    guest = cidr(guest_cidr, "guestcidraddress") if guest_cidr else None
+    if kind is NetworkType.ADVANCED and guest is None:
+        guest = cidr("10.1.1.0/24", "guestcidraddress")
+    kept_apart = isolation or "vxlan"
+    if kept_apart not in ("vxlan", "vlan"):
+        raise ParameterError("isolation must be vxlan or vlan", parameter="isolation")
+    zone_id = zones.add(
+        tx,
+        name=name,
+        dns1=dns1,
+        dns2=dns2,
+        internal_dns1=internal_dns1,
+        internal_dns2=internal_dns2,
+        guest_cidr=str(guest) if guest else None,
+        vlan_range=vlan,
+        network_type=str(kind),
+        isolation=kept_apart if kind is NetworkType.ADVANCED else "untagged",
+        domain_id=domain_id,
+        network_domain=network_domain,
+        security_groups=int(security_groups),
+        allocation_state=str(one_of(AllocationState, allocation_state or "Enabled", "allocationstate")),
+        token=secrets.token_hex(16),
+    )
+    if vlan:
+        _set_vlans(tx, zone_id, vlan, kept_apart)
+    _record(tx, caller, types.ZONE_CREATE, f"Zone {name} was created", zone_id)
+    return view(tx, caller, zone_id)
+
+
+def update(
+    tx: Tx,
+    caller: Caller,
+    zone_id: Id[Zone],
+    *,
+    name: str | None,
+    dns1: str | None,
+    dns2: str | None,
+    internal_dns1: str | None,
+    internal_dns2: str | None,
+    guest_cidr: str | None,
+    vlan: str | None,
+    network_domain: str | None,
+    is_public: bool | None,
+    allocation_state: str | None,
+) -> dict[str, Any]:
+    """Change a zone. A narrower VLAN range is refused while VLANs outside it are in use (536)."""
+    changes: dict[str, Any] = {}
+    if name is not None:
+        if zones.name_taken(tx, name, other_than=zone_id):
+            raise ParameterError(f"a zone named {name} exists already", parameter="name")
+        changes["name"] = name
+    for column, value, parameter in (
+        ("dns1", dns1, "dns1"),
+        ("dns2", dns2, "dns2"),
+        ("internal_dns1", internal_dns1, "internaldns1"),
+        ("internal_dns2", internal_dns2, "internaldns2"),
+    ):
+        if value is not None:
+            changes[column] = str(address(value, parameter)) if value else None
+    if guest_cidr is not None:
+        changes["guest_cidr"] = str(cidr(guest_cidr, "guestcidraddress"))
+    if network_domain is not None:
+        changes["network_domain"] = network_domain or None
+    if is_public:
+        changes["domain_id"] = None
+    if allocation_state is not None:
+        changes["allocation_state"] = str(one_of(AllocationState, allocation_state, "allocationstate"))
+    if vlan is not None:
+        row = zones.by_id(tx, zone_id)
+        if row["network_type"] == NetworkType.BASIC:
+            raise ParameterError("a Basic zone has no VLAN range", parameter="vlan")
+        _set_vlans(tx, zone_id, vlan, row["isolation"])
+        changes["vlan_range"] = vlan
+    if changes:
+        zones.change(tx, zone_id, **changes)
+    _record(tx, caller, types.ZONE_EDIT, f"Zone {zones.by_id(tx, zone_id)['name']} was changed", zone_id)
+    return view(tx, caller, zone_id)
+
+
+def delete(tx: Tx, caller: Caller, zone_id: Id[Zone]) -> None:
+    """Remove an empty zone; 536 says what still stands in it."""
+    still_there = zones.users_of(tx, zone_id)
+    if still_there:
+        text = ", ".join(f"{n} {name}" for name, n in still_there.items())
+        raise ResourceInUse(f"the zone still has {text}: remove them first")
+    zones.remove(tx, zone_id)
+    _record(tx, caller, types.ZONE_DELETE, f"Zone {zones.by_id(tx, zone_id)['name']} was deleted", zone_id)
+
+
+def list_page(
+    tx: Tx,
+    caller: Caller,
+    *,
+    zone_id: int | None,
+    domain_id: int | None,
+    available: bool | None,
+    keyword: str | None,
+    page: int | None,
+    page_size: int | None,
+) -> tuple[list[dict[str, Any]], int]:
+    """Zones the caller may use: public ones and those of the caller's domain or a domain above it."""
+    offset, limit = bounds(tx, page, page_size)
+    rows, count = zones.visible(
+        tx,
+        domains=None if caller.is_admin else domains_above(tx, caller.domain_path),
+        zone_id=zone_id,
+        keyword=keyword,
+        domain_id=domain_id,
+        enabled_only=bool(available) or not caller.is_admin,
+        offset=offset,
+        limit=limit,
+    )
+    return _views(tx, caller, rows), count
+
+
+def view(tx: Tx, caller: Caller, zone_id: int) -> dict[str, Any]:
+    """One zone, as lists show it."""
+    return _views(tx, caller, [zones.by_id(tx, zone_id)])[0]
+
+
+def _set_vlans(tx: Tx, zone_id: int, vlan: str, isolation: str) -> None:
+    first, last = vlan_range(vlan, highest=HIGHEST_VLAN if isolation == "vlan" else HIGHEST_VNI)
+    if last - first >= 65536:
+        raise ParameterError("a zone's VLAN range holds at most 65536 ids", parameter="vlan")
+    busy = zones.set_vnets(tx, zone_id, first, last)
+    if busy:
+        raise ResourceInUse(f"VLAN {busy[0]} and {len(busy) - 1} more outside {vlan} are in use by networks")
+
+
+def _views(tx: Tx, caller: Caller, rows: list[RowMapping]) -> list[dict[str, Any]]:
+    domains = related(tx, domain, (row["domain_id"] for row in rows))
+    return [_view(row, domains, inner=caller.is_admin) for row in rows]
+
+
+def _view(row: RowMapping, domains: dict[int, RowMapping], *, inner: bool) -> dict[str, Any]:
+    owner = domains.get(row["domain_id"])
+    found = {
+        "id": row["uuid"],
+        "name": row["name"],
+        "network_type": row["network_type"],
+        "security_groups_enabled": bool(row["security_groups"]),
+        "allocation_state": row["allocation_state"],
+        "domain_id": owner["uuid"] if owner else None,
+        "domain_name": owner["name"] if owner else None,
+        "domain": row["network_domain"],
+        "dhcp_provider": "VirtualRouter",
+        "zone_token": row["token"] if inner else None,
+        "local_storage_enabled": False,
+    }
+    if inner:
+        found |= {
+            "dns1": row["dns1"],
+            "dns2": row["dns2"],
+            "internal_dns1": row["internal_dns1"],
+            "internal_dns2": row["internal_dns2"],
+            "guest_cidr_address": row["guest_cidr"],
+            "vlan": row["vlan_range"],
+            "isolation": row["isolation"],
+        }
+    return found
+
+
+def _record(tx: Tx, caller: Caller, event: str, text: str, zone_id: int) -> None:
+    record(
+        tx,
+        type=event,
+        description=text,
+        account_id=caller.account_id,
+        domain_id=caller.domain_id,
+        user_id=caller.user_id,
+        resource_kind="Zone",
+        resource_id=zone_id,
+        zone_id=zone_id,
+    )
