@@ -1,0 +1,48 @@
+# Pileus: `make` lists what there is.
+SHELL := /bin/bash
+VENV ?= .venv
+BIN := $(VENV)/bin
+export VENV
+
+.DEFAULT_GOAL := help
+.PHONY: help setup up down status test check unit e2e bench docs clean
+
+help: ## List the targets
+	@awk -F ':.*## ' '/^[a-z0-9]+:.*## / {printf "  make %-8s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+setup: ## Install what the others need (Debian packages, virtual environment)
+	@tools/setup
+
+up: setup ## A whole cloud on this machine: server, one host, a template
+	@$(BIN)/pileus up
+
+down: setup ## Stop that cloud; nothing of it stays running (make down PURGE=1 forgets its data too)
+	@$(BIN)/pileus down $(if $(PURGE),--purge)
+
+status: setup ## What of that cloud runs
+	@$(BIN)/pileus status
+
+check: setup ## Lint, types, import law, house rules: seconds
+	@$(BIN)/ruff check .
+	@$(BIN)/mypy
+	@$(BIN)/lint-imports
+	@$(BIN)/python tools/house.py
+
+unit: setup ## The suites without guests: seconds to a minute
+	@$(BIN)/pytest tests/unit tests/component tests/workflow
+
+e2e: setup ## Real hosts, real guests, kill -9 (needs root)
+	@$(BIN)/pytest tests/e2e
+
+test: check ## Everything a change must pass
+	@$(BIN)/pytest tests
+
+bench: setup ## Measure one claim: make bench BENCH=first_vm
+	@test -n "$(BENCH)" || { echo "make bench BENCH=name, one of: $$(ls bench/*.py | xargs -n1 basename | sed 's/\.py//' | tr '\n' ' ')"; exit 1; }
+	@$(BIN)/python bench/$(BENCH).py
+
+docs: setup ## Write the command reference and OpenAPI document to docs/api
+	@$(BIN)/python tools/reference.py docs/api
+
+clean: ## Remove the virtual environment and caches
+	rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache .import_linter_cache build dist

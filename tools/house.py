@@ -1,0 +1,64 @@
+"""House rules that no linter knows: file sizes, banned names and phrases. Prints each breach and exits 1."""
+
+import ast
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+MOST_LINES = 600
+BANNED_NAMES = {"manager", "helper", "helpers", "util", "utils", "impl", "base", "common", "misc"}
+SECRET_ROOMS = ("src/pileus/server", "src/pileus/agent", "src/pileus/appliance", "src/pileus/cli")
+UNFINISHED = re.compile(r"NotImplementedError|\bTODO\b|\bFIXME\b|\bXXX\b|mark\.skip\b|mark\.xfail")
+
+
+def tracked() -> list[Path]:
+    """Python files of the tree, as git knows them."""
+    listed = subprocess.run(
+        ["git", "ls-files", "-co", "--exclude-standard", "*.py"], check=True, capture_output=True, text=True
+    )
+    return [path for line in listed.stdout.splitlines() if (path := Path(line)).exists()]
+
+
+def breaches(path: Path) -> list[str]:
+    """What is wrong with one file."""
+    text = path.read_text()
+    found = []
+    lines = text.count("\n")
+    if lines > MOST_LINES:
+        found.append(f"{path}: {lines} lines, at most {MOST_LINES}: split it by subject")
+    if path.stem in BANNED_NAMES:
+        found.append(f"{path}: a name that says nothing; name the subject")
+    if not str(path).startswith("tools/"):
+        found += [
+            f"{path}:{number}: unfinished: {line.strip()}"
+            for number, line in enumerate(text.splitlines(), 1)
+            if UNFINISHED.search(line)
+        ]
+    if str(path).startswith(SECRET_ROOMS):
+        found += _random_imports(path, text)
+    return found
+
+
+def _random_imports(path: Path, text: str) -> list[str]:
+    """`random` is predictable: only simulation may use it."""
+    if "simulator" in path.parts or "# jitter" in text:
+        return []
+    return [
+        f"{path}:{node.lineno}: use `secrets`, never `random` (a file that only jitters says '# jitter')"
+        for node in ast.walk(ast.parse(text))
+        if (isinstance(node, ast.Import) and any(alias.name == "random" for alias in node.names))
+        or (isinstance(node, ast.ImportFrom) and node.module == "random")
+    ]
+
+
+def main() -> int:
+    """Check every file."""
+    found = [breach for path in tracked() for breach in breaches(path)]
+    for breach in found:
+        sys.stdout.write(breach + "\n")
+    return 1 if found else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
