@@ -19,6 +19,7 @@ from pileus.server.db.transition import transition
 from pileus.server.domain.account import Resource
 from pileus.server.domain.errors import ResourceUnavailable
 from pileus.server.domain.storage import VOLUME, VolumeKind, VolumeState
+from pileus.server.hosts import operations
 from pileus.server.jobs.context import Nap, StepContext, TryElsewhere
 from pileus.server.jobs.plan import step
 from pileus.server.jobs.submit import wake
@@ -48,6 +49,8 @@ def volumes_ready(ctx: StepContext, *, vm: int) -> None:
 @volumes_ready.undo
 def volumes_unmade(ctx: StepContext, *, vm: int) -> None:
     """Delete what this job made, and let other jobs fetch what it was fetching."""
+    for operation_id in template_on_pool.unanswered_fetches(ctx.tx, ctx.job_id):
+        operations.withdraw(ctx.tx, operation_id, "its job gave up waiting")
     wake(ctx.tx, *template_on_pool.give_back(ctx.tx, ctx.job_id))
     for disk in volumes.of_vm(ctx.tx, vm):
         if disk.job_id == ctx.job_id and disk.state in (VolumeState.CREATING, VolumeState.READY):

@@ -211,7 +211,7 @@ def waiting_copies(tx: Tx, limit: int = 50) -> list[Copy]:
 def zones_missing(tx: Tx, limit: int = 50) -> list[tuple[int, int]]:
     """(template, zone) pairs of live cross-zone templates that a live zone has no copy row of."""
     pairs = (
-        select(template.c.id, zone.c.id)
+        select(template.c.id.label("template"), zone.c.id.label("zone"))
         .select_from(template.join(zone, zone.c.live == 1))
         .outerjoin(
             template_copy, and_(template_copy.c.template_id == template.c.id, template_copy.c.zone_id == zone.c.id)
@@ -219,7 +219,7 @@ def zones_missing(tx: Tx, limit: int = 50) -> list[tuple[int, int]]:
         .where(template.c.live == 1, template.c.cross_zones == 1, template_copy.c.id.is_(None))
         .limit(limit)
     )
-    return [(int(row[0]), int(row[1])) for row in tx.execute(pairs)]
+    return [(int(row["template"]), int(row["zone"])) for row in tx.all(pairs)]
 
 
 def _copy(row: Mapping[Any, Any]) -> Copy:

@@ -8,10 +8,12 @@ from dataclasses import dataclass
 from sqlalchemy import ColumnElement, and_, delete, insert, or_, select, update
 from sqlalchemy.exc import IntegrityError
 
+from pileus.server.db.tables.host import host_operation
 from pileus.server.db.tables.job import job
 from pileus.server.db.tables.template import template_on_pool as table
 from pileus.server.db.transaction import Tx
 from pileus.server.domain.storage import CopyState
+from pileus.wire.operations import FetchTemplate
 
 
 @dataclass(frozen=True)
@@ -118,6 +120,18 @@ def give_back(tx: Tx, job_id: int) -> list[str]:
     if rows:
         tx.execute(update(table).where(mine).values(state=CopyState.NOT_THERE))
     return [topic(row["template_id"], row["pool_id"]) for row in rows]
+
+
+def unanswered_fetches(tx: Tx, job_id: int) -> list[str]:
+    """Operations with which a job asked for templates and got no answer yet."""
+    rows = tx.execute(
+        select(host_operation.c.operation_id).where(
+            host_operation.c.pending == 1,
+            host_operation.c.job_id == job_id,
+            host_operation.c.kind == FetchTemplate.__name__,
+        )
+    )
+    return [str(operation_id) for operation_id in rows.scalars()]
 
 
 def remove(tx: Tx, on_pool: OnPool) -> bool:
