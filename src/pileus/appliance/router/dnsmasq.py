@@ -11,11 +11,12 @@ import signal
 import time
 from pathlib import Path
 
+import msgspec
 import structlog
 
 from pileus.appliance.router import leases, release
 from pileus.appliance.router.errors import StepFailed
-from pileus.appliance.router.programs import ENVIRONMENT, find
+from pileus.appliance.router.programs import ENVIRONMENT, find, run
 from pileus.wire.router import RouterConfig
 
 START_SECONDS = 20.0
@@ -25,6 +26,10 @@ LONGEST_PAUSE_SECONDS = 5.0
 POLL_SECONDS = 0.005
 
 log = structlog.get_logger()
+
+
+class _Link(msgspec.Struct):
+    mtu: int
 
 
 class Dnsmasq:
@@ -42,7 +47,7 @@ class Dnsmasq:
 
     async def apply(self, config: RouterConfig | None) -> None:
         """Serve what `config` says, nothing when it is None or has neither service."""
-        plan = leases.plan(config) if config else None
+        plan = leases.plan(config, mtu=await self._mtu()) if config else None
         before, self._plan = self._plan, plan
         if plan is None or not plan.wanted:
             await self.stop()
@@ -56,6 +61,10 @@ class Dnsmasq:
         elif changed:
             self._process.send_signal(signal.SIGHUP)
             await self._release(plan)
+
+    async def _mtu(self) -> int:
+        links = msgspec.json.decode(await run("ip", "-j", "link", "show", "dev", self._device), type=list[_Link])
+        return links[0].mtu
 
     async def stop(self) -> None:
         """End dnsmasq and do not start it again."""

@@ -11,6 +11,7 @@ from pileus.appliance.router.checks import network_of
 from pileus.wire.router import RouterConfig
 
 NO_GATEWAY = "nogateway"
+ETHERNET_MTU = 1500
 
 
 @dataclass(frozen=True)
@@ -28,13 +29,15 @@ class Plan:
         return bool(self.arguments)
 
 
-def plan(config: RouterConfig) -> Plan:
-    """What dnsmasq must serve for `config`."""
+def plan(config: RouterConfig, *, mtu: int = ETHERNET_MTU) -> Plan:
+    """What dnsmasq must serve for `config` on a network that carries packets of `mtu` bytes."""
     dhcp = "dhcp" in config.services
     dns = "dns" in config.services
     arguments: list[str] = []
     if dhcp:
         arguments += _dhcp_arguments(config, network_of(config), dns=dns)
+        # In a tunnel there is less room than guests assume.
+        arguments += [f"--dhcp-option-force=option:mtu,{mtu}"] if mtu < ETHERNET_MTU else []
     if dhcp or dns:
         # An unqualified or own name never leaves; everything else goes to the zone's servers.
         arguments += ["--domain-needed", f"--domain={config.domain}", f"--local=/{config.domain}/"]

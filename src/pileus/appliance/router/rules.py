@@ -109,6 +109,8 @@ def _forward(config: RouterConfig, guest: str, public: str, network: str) -> Ite
     yield "chain forward { type filter hook forward priority filter; policy drop;"
     yield "ct state invalid drop"
     yield "ct state related accept"
+    # Guests' networks may be tunnels with less room than the public side, and not everyone lets ICMP tell.
+    yield "tcp flags syn / syn,rst tcp option maxseg size set rt mtu"
     # Asked for every packet of a forwarded connection: when the forward goes, its connections end.
     original = "ct status dnat ct direction original ct original ip daddr . meta l4proto . ip daddr . th dport"
     reply = "ct status dnat ct direction reply ct original ip daddr . meta l4proto . ip saddr . th sport"
