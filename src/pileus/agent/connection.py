@@ -7,6 +7,7 @@ server says Forget.
 import asyncio
 import contextlib
 import secrets
+from collections import Counter, defaultdict, deque
 from collections.abc import Mapping, Sequence
 
 import msgspec
@@ -14,6 +15,7 @@ import structlog
 from websockets.asyncio.client import ClientConnection, connect
 from websockets.exceptions import ConnectionClosed, InvalidHandshake
 
+from pileus.agent import operations
 from pileus.agent.backend import Noticed
 from pileus.agent.enrolment import Endpoint
 from pileus.agent.host import Host, perform
@@ -31,6 +33,7 @@ from pileus.wire.messages import (
     Happened,
     Heartbeat,
     Hello,
+    HostIntro,
     Progress,
     Report,
     VmChange,
@@ -47,6 +50,8 @@ WELCOME_SECONDS = 30.0
 FIRST_BACKOFF_SECONDS = 0.5
 LONGEST_BACKOFF_SECONDS = 60.0
 SHUTDOWN_GRACE_SECONDS = 10.0
+MOST_MISSED = 10_000
+"""Changes kept while a line is being introduced; before that, the inventory of the Hello tells of them."""
 
 _jitter = secrets.SystemRandom()
 
@@ -82,7 +87,11 @@ class Connection:
         self._queues = Queues(self._work, side_by_side=side_by_side)
         self._line: ClientConnection | None = None
         self._background: set[asyncio.Task[None]] = set()
+        self._left_out: set[str] = set()
         self._percents: dict[str, int] = {}
+        self._busy: Counter[tuple[str, str]] = Counter()
+        self._held: defaultdict[tuple[str, str], list[Happened]] = defaultdict(list)
+        self._missed: deque[Happened] = deque(maxlen=MOST_MISSED)
         self.welcomed = asyncio.Event()
         """Set while a server has welcomed us on the present line."""
 
@@ -93,7 +102,7 @@ class Connection:
         def tell(name: str, uuid: str, epoch: int, change: VmChange) -> None:
             message = Happened(host, name, uuid, epoch, change)
             with contextlib.suppress(RuntimeError):  # The loop has ended, and the next Hello tells everything.
-                loop.call_soon_threadsafe(self._say_soon, message)
+                loop.call_soon_threadsafe(self._happened, message)
 
         return tell
 
@@ -119,8 +128,12 @@ class Connection:
             turn += 1
             try:
                 await self._one_line(server)
+            except TurnedAway:
+                raise
             except (OSError, TimeoutError, InvalidHandshake, ConnectionClosed, _LineEnded) as error:
                 log.warning("line.ended", server=server.host, port=server.port, reason=str(error) or repr(error))
+            except Exception as error:
+                log.error("line.failed", server=server.host, port=server.port, exc_info=error)
             if self.welcomed.is_set():
                 failures = 0
                 self.welcomed.clear()
@@ -144,22 +157,33 @@ class Connection:
             if not is_server(line.transport.get_extra_info("ssl_object")):
                 raise _LineEnded("the peer's certificate is not a server's")
             welcome = await self._introduce(line)
+            tasks = [
+                asyncio.create_task(work)
+                for work in (
+                    self._listen(line),
+                    self._heartbeats(line, welcome.heartbeat_seconds),
+                    self._reports(line, welcome.report_seconds),
+                    self._resend(line),
+                )
+            ]
             try:
-                async with asyncio.TaskGroup() as group:
-                    group.create_task(self._heartbeats(line, welcome.heartbeat_seconds))
-                    group.create_task(self._reports(line, welcome.report_seconds))
-                    group.create_task(self._resend(line))
-                    await self._listen(line)
-            except* ConnectionClosed as closed:
-                raise _LineEnded(str(closed.exceptions[0])) from closed
-            except* (_LineEnded, TurnedAway) as ended:
-                raise ended.exceptions[0] from ended
+                while tasks:
+                    done, _ = await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
+                    for task in done:
+                        task.result()
+                        tasks.remove(task)
             finally:
                 self._line = None
+                for task in tasks:
+                    task.cancel()
+                await asyncio.gather(*tasks, return_exceptions=True)
 
     async def _introduce(self, line: ClientConnection) -> Welcome:
-        intros = await asyncio.gather(*(host.intro() for host in self._hosts.values()))
-        await line.send(encode(Hello(PROTOCOL, self._version, tuple(intros))))
+        self._missed.clear()
+        intros = await self._intros()
+        if not intros:
+            raise _LineEnded("no host of this agent can be introduced")
+        await line.send(encode(Hello(PROTOCOL, self._version, intros)))
         async with asyncio.timeout(WELCOME_SECONDS):
             first = _decode(await line.recv())
         match first:
@@ -170,6 +194,8 @@ class Connection:
                     log.error("host.refused", host=refused)
                     self._hosts.pop(refused, None)
                 self._line = line
+                while self._missed:
+                    self._say_soon(self._missed.popleft())
                 self.welcomed.set()
                 log.info("line.up", server=first.server, hosts=len(self._hosts))
                 return first
@@ -177,6 +203,19 @@ class Connection:
                 raise _LineEnded(text) if retry else TurnedAway(text)
             case _:
                 raise _LineEnded(f"{type(first).__name__} before Welcome")
+
+    async def _intros(self) -> tuple[HostIntro, ...]:
+        said = await asyncio.gather(*(host.intro() for host in self._hosts.values()), return_exceptions=True)
+        self._left_out.clear()
+        intros: list[HostIntro] = []
+        for uuid, intro in zip(self._hosts, said, strict=True):
+            if isinstance(intro, HostIntro):
+                intros.append(intro)
+            else:
+                # To the server it is not there; once it lives again a new line is made, which introduces it.
+                log.error("host.left_out", host=uuid, reason=repr(intro))
+                self._left_out.add(uuid)
+        return tuple(intros)
 
     async def _listen(self, line: ClientConnection) -> None:
         async for frame in line:
@@ -204,10 +243,17 @@ class Connection:
             message = Progress(order.operation_id, order.host, max(0, min(100, percent)), text)
             loop.call_soon_threadsafe(self._progress, message)
 
+        name = (order.host, operations.subject(order.operation))
+        self._busy[name] += 1
         try:
             outcome = await perform(host, self._journal, order, progressed)
+            await self._say(outcome.answer)
         finally:
             self._percents.pop(order.operation_id, None)
+            self._busy[name] -= 1
+            if not self._busy[name]:
+                del self._busy[name]
+                await self._let_go(host, self._held.pop(name, []))
         refused = outcome.answer.refusal
         log.info(
             "operation.answered",
@@ -217,7 +263,6 @@ class Connection:
             repeated=outcome.repeated,
             refused=None if refused is None else refused.reason,
         )
-        await self._say(outcome.answer)
 
     async def _resend(self, line: ClientConnection) -> None:
         for uuid in list(self._hosts):
@@ -226,8 +271,11 @@ class Connection:
 
     async def _heartbeats(self, line: ClientConnection, seconds: float) -> None:
         while True:
-            alive = await asyncio.gather(*(_alive(host, seconds) for host in self._hosts.values()))
-            silent = tuple(uuid for uuid, lives in zip(self._hosts, alive, strict=True) if not lives)
+            hosts = dict(self._hosts)
+            alive = await asyncio.gather(*(_alive(host, seconds) for host in hosts.values()))
+            silent = tuple(uuid for uuid, lives in zip(hosts, alive, strict=True) if not lives)
+            if self._left_out - set(silent):
+                raise _LineEnded("a host that was left out lives again")
             await line.send(encode(Heartbeat(silent)))
             await asyncio.sleep(seconds)
 
@@ -242,6 +290,22 @@ class Connection:
                     log.warning("stats.failed", reason=repr(entry))
             await line.send(encode(Report(tuple(good))))
             await asyncio.sleep(seconds)
+
+    def _happened(self, message: Happened) -> None:
+        name = (message.host, message.name)
+        if name in self._busy:
+            # Its start or stop is under way: the server hears the answer first, then what is still true of this.
+            self._held[name].append(message)
+        elif self._line is None:
+            self._missed.append(message)
+        else:
+            self._say_soon(message)
+
+    async def _let_go(self, host: Host, held: list[Happened]) -> None:
+        for message in held:
+            ended = message.change in (VmChange.STOPPED, VmChange.CRASHED)
+            if not ended or not await host.runs(message.name, message.epoch):
+                self._happened(message)
 
     def _progress(self, message: Progress) -> None:
         if self._percents.get(message.operation_id) == message.percent:

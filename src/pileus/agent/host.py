@@ -30,6 +30,9 @@ class Host(Protocol):
     async def alive(self) -> None:
         """Ask the hypervisor or store for a sign of life; raises when there is none."""
 
+    async def runs(self, name: str, epoch: int) -> bool:
+        """Whether the named guest or router runs here in this epoch now."""
+
     async def stats(self) -> HostStats: ...
 
     async def execute(self, operation: AnyOperation, progressed: Progressed) -> AnyResult:
@@ -68,6 +71,10 @@ class RoutingHost:
     async def alive(self) -> None:
         await self._backend.facts()
 
+    async def runs(self, name: str, epoch: int) -> bool:
+        there = await self._backend.seen(name)
+        return there is not None and there.running and there.epoch == epoch
+
     async def stats(self) -> HostStats:
         return await self._backend.stats(self._uuid)
 
@@ -98,6 +105,9 @@ class StorageHost:
 
     async def alive(self) -> None:
         await self._store.facts()
+
+    async def runs(self, name: str, epoch: int) -> bool:
+        return False
 
     async def stats(self) -> HostStats:
         return await self._store.stats(self._uuid)

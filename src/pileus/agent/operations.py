@@ -196,6 +196,17 @@ def life_of(spec: VmSpec | RouterSpec) -> Life:
     return Life(spec.name, spec.uuid, spec.epoch, router=isinstance(spec, RouterSpec))
 
 
+def subject(operation: AnyOperation) -> str:
+    """Name of the guest or router that the operation may start or stop, or empty."""
+    match operation:
+        case StartVm(vm=spec) | RebootVm(vm=spec) | StartRouter(router=spec):
+            return spec.name
+        case StopVm(name=name) | StopRouter(name=name):
+            return name
+        case _:
+            return ""
+
+
 def networks_in(spec: VmSpec | RouterSpec) -> tuple[NetworkRef, ...]:
     """The networks of a spec's NICs, each once, in order."""
     return tuple(dict.fromkeys(nic.network for nic in spec.nics))

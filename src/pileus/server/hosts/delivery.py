@@ -1,0 +1,276 @@
+"""Rows of `host_operation` become `Deliver` frames, `Answer` frames become rows.
+
+Everything that comes from hosts goes through one inbox in the order it came, several messages to a transaction.
+`Forget` is said after the commit only, so an answer that was not stored is sent again by the agent.
+"""
+
+import asyncio
+import contextlib
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass, field
+
+import structlog
+from sqlalchemy import insert, update
+
+from pileus.server.db.tables.host import host_stats
+from pileus.server.db.transaction import Database, Tx
+from pileus.server.hosts import operations, signal
+from pileus.server.hosts.callbacks import Callbacks
+from pileus.wire.messages import Answer, AnyFromServer, Deliver, Forget, GoAway, Happened, HostStats, Progress, Report
+
+log = structlog.get_logger(__name__)
+
+Inbound = Answer | Happened | Report
+
+BATCH = 64
+INBOX = 1024
+PROGRESS_SECONDS = 1.0
+POLL_SECONDS = 5.0
+
+
+@dataclass(eq=False)
+class Line:
+    """One agent's connection: its hosts by UUID, and how to talk to it.
+
+    `due` hosts may have something to deliver; `delivered` operations wait for an answer; `stored` answers are to be
+    forgotten. Only the task that delivers may wait for the peer, so a slow agent holds up nobody else.
+    """
+
+    hosts: dict[str, int]
+    send: Callable[[AnyFromServer], Awaitable[None]]
+    end: Callable[[GoAway], Awaitable[None]]
+    due: set[int] = field(default_factory=set)
+    woken: asyncio.Event = field(default_factory=asyncio.Event)
+    delivered: set[str] = field(default_factory=set)
+    stored: list[str] = field(default_factory=list)
+
+    @property
+    def uuids(self) -> dict[int, str]:
+        """The hosts by id."""
+        return {host_id: uuid for uuid, host_id in self.hosts.items()}
+
+
+class Delivery:
+    """Lines of one server, and what passes over them. Belongs to one event loop; `wake` may be called from anywhere."""
+
+    def __init__(self, database: Database, callbacks: Callbacks, *, poll_seconds: float = POLL_SECONDS) -> None:
+        self._database = database
+        self._callbacks = callbacks
+        self._poll_seconds = poll_seconds
+        self._lines: dict[int, Line] = {}
+        self._inbox: asyncio.Queue[tuple[Line, Inbound]] = asyncio.Queue(INBOX)
+        self._progress: dict[str, tuple[int, Progress]] = {}
+        self._progressed = asyncio.Event()
+        self._tasks: set[asyncio.Task[None]] = set()
+        self._ignore: Callable[[], None] | None = None
+
+    async def start(self) -> None:
+        """Begin to listen to signals and to work off the inbox."""
+        loop = asyncio.get_running_loop()
+
+        def soon(action: Callable[[int], None]) -> Callable[[int], None]:
+            def tell(host_id: int) -> None:
+                with contextlib.suppress(RuntimeError):  # The loop has ended, and with it all lines.
+                    loop.call_soon_threadsafe(action, host_id)
+
+            return tell
+
+        self._ignore = signal.listen(requested=soon(self._wake), removed=soon(self._remove))
+        for work in (self._work_off(), self._poll(), self._write_progress()):
+            self._spawn(work)
+
+    async def close(self) -> None:
+        """End all lines, store what has arrived, stop."""
+        if self._ignore is not None:
+            self._ignore()
+        ends = (line.end(GoAway("the server is shutting down")) for line in set(self._lines.values()))
+        await asyncio.gather(*ends, return_exceptions=True)
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(10):
+                await self._inbox.join()
+        tasks = list(self._tasks)
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+
+    @property
+    def connected(self) -> set[int]:
+        """Ids of the hosts that have a line here."""
+        return set(self._lines)
+
+    def holds(self, line: Line, host_id: int) -> bool:
+        """Whether the host's present line is this one."""
+        return self._lines.get(host_id) is line
+
+    def attach(self, line: Line) -> None:
+        """From now on the hosts of this line are reached over it; an older line of one of them is ended."""
+        for host_id in line.hosts.values():
+            older = self._lines.get(host_id)
+            self._lines[host_id] = line
+            if older is not None and older is not line:
+                self._spawn(older.end(GoAway("the host has connected anew")))
+
+    def detach(self, line: Line) -> list[int]:
+        """The line is gone. Returns the hosts that have no other."""
+        gone = [host_id for host_id in line.hosts.values() if self._lines.get(host_id) is line]
+        for host_id in gone:
+            del self._lines[host_id]
+        return gone
+
+    async def deliver(self, line: Line) -> None:
+        """Send what waits for the hosts of this line, now and whenever something is asked; runs as long as the line."""
+        line.due.update(line.hosts.values())
+        line.woken.set()
+        while True:
+            await line.woken.wait()
+            line.woken.clear()
+            if line.stored:
+                stored, line.stored = line.stored, []
+                await line.send(Forget(tuple(stored)))
+            due = {host_id for host_id in line.due if self.holds(line, host_id)}
+            line.due.clear()
+            uuids = line.uuids
+            for each in await asyncio.to_thread(self._waiting, due):
+                if each.operation_id not in line.delivered:
+                    line.delivered.add(each.operation_id)
+                    await line.send(Deliver(each.operation_id, uuids[each.host_id], each.queue, each.operation))
+
+    async def received(self, line: Line, message: Inbound) -> None:
+        """Take a message of a host; waits while the inbox is full, so a flood slows its own line down."""
+        await self._inbox.put((line, message))
+
+    def progressed(self, line: Line, message: Progress) -> None:
+        """Take a progress message; only the newest of each operation is written, once a second."""
+        host_id = line.hosts.get(message.host)
+        if host_id is not None and message.operation_id in line.delivered:
+            self._progress[message.operation_id] = (host_id, message)
+            self._progressed.set()
+
+    def _wake(self, host_id: int) -> None:
+        line = self._lines.get(host_id)
+        if line is not None:
+            line.due.add(host_id)
+            line.woken.set()
+
+    def _remove(self, host_id: int) -> None:
+        line = self._lines.get(host_id)
+        if line is not None:
+            # Other hosts of the same agent come back at once; the new Welcome refuses the removed one.
+            self._spawn(line.end(GoAway("a host was removed")))
+
+    def _waiting(self, host_ids: set[int]) -> list[operations.Waiting]:
+        if not host_ids:
+            return []
+        with self._database.read() as tx:
+            return operations.waiting(tx, host_ids)
+
+    async def _poll(self) -> None:
+        """Finds what another server of the farm asked of our hosts."""
+        while True:
+            await asyncio.sleep(self._poll_seconds)
+            try:
+                for host_id in await asyncio.to_thread(self._hosts_with_waiting, self.connected):
+                    self._wake(host_id)
+            except Exception as error:
+                log.error("poll.failed", exc_info=error)
+
+    def _hosts_with_waiting(self, host_ids: set[int]) -> list[int]:
+        if not host_ids:
+            return []
+        with self._database.read() as tx:
+            return operations.hosts_with_waiting(tx, host_ids)
+
+    async def _work_off(self) -> None:
+        while True:
+            batch = [await self._inbox.get()]
+            while len(batch) < BATCH and not self._inbox.empty():
+                batch.append(self._inbox.get_nowait())
+            try:
+                await self._store(batch)
+            except Exception as error:
+                log.warning("inbox.batch_failed", size=len(batch), exc_info=error)
+                for each in batch:
+                    await self._store_alone(each)
+            finally:
+                for _ in batch:
+                    self._inbox.task_done()
+
+    async def _store_alone(self, each: tuple[Line, Inbound]) -> None:
+        try:
+            await self._store([each])
+        except Exception as error:
+            # Not forgotten by the agent: it comes again with the next line.
+            log.error("inbox.message_failed", message=type(each[1]).__name__, exc_info=error)
+
+    async def _store(self, batch: list[tuple[Line, Inbound]]) -> None:
+        await asyncio.to_thread(self._write, batch)
+        for line, message in batch:
+            if isinstance(message, Answer):
+                line.delivered.discard(message.operation_id)
+                self._progress.pop(message.operation_id, None)
+                line.stored.append(message.operation_id)
+                line.woken.set()
+
+    def _write(self, batch: list[tuple[Line, Inbound]]) -> None:
+        with self._database.write() as tx:
+            for line, message in batch:
+                match message:
+                    case Answer():
+                        self._answer(tx, line, message)
+                    case Happened(host=uuid):
+                        if uuid in line.hosts:
+                            self._callbacks.on_happened(tx, line.hosts[uuid], message)
+                    case Report(hosts=reports):
+                        for report in reports:
+                            if report.uuid in line.hosts:
+                                _write_stats(tx, line.hosts[report.uuid], report)
+                                self._callbacks.on_report(tx, line.hosts[report.uuid], report)
+
+    def _answer(self, tx: Tx, line: Line, answer: Answer) -> None:
+        host_id = line.hosts.get(answer.host)
+        if host_id is None:
+            log.warning("answer.foreign", host=answer.host, operation_id=answer.operation_id)
+            return
+        answered = operations.record(tx, host_id, answer)
+        if answered is not None:
+            self._callbacks.on_answer(tx, answered)
+
+    async def _write_progress(self) -> None:
+        while True:
+            await self._progressed.wait()
+            self._progressed.clear()
+            newest, self._progress = self._progress, {}
+            try:
+                await asyncio.to_thread(self._write_newest, newest)
+            except Exception as error:
+                log.error("progress.failed", exc_info=error)
+            await asyncio.sleep(PROGRESS_SECONDS)
+
+    def _write_newest(self, newest: dict[str, tuple[int, Progress]]) -> None:
+        with self._database.write() as tx:
+            for host_id, message in newest.values():
+                operations.progress(tx, host_id, message.operation_id, message.percent, message.text)
+
+    def _spawn(self, work: Awaitable[None]) -> None:
+        async def guarded() -> None:
+            try:
+                await work
+            except Exception as error:
+                log.error("line.task_failed", exc_info=error)
+
+        task = asyncio.get_running_loop().create_task(guarded())
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+
+
+def _write_stats(tx: Tx, host_id: int, report: HostStats) -> None:
+    values = {
+        "cpu_used": report.cpu_used,
+        "memory_used_bytes": report.memory_used_bytes,
+        "load_average": report.load_average,
+        "received_bytes": report.received_bytes,
+        "sent_bytes": report.sent_bytes,
+        "taken_at": tx.now,
+    }
+    if tx.execute(update(host_stats).where(host_stats.c.host_id == host_id).values(**values)).rowcount == 0:
+        tx.execute(insert(host_stats).values(host_id=host_id, **values))
