@@ -14,7 +14,10 @@ from pileus.server.domain.vm import LIFE, LifeState
 
 @dataclass(frozen=True)
 class Life:
-    """One life of a VM on one host. `cpu_mhz` (over all cores) and `ram_mib` are what it holds of the host."""
+    """One life of a VM on one host. `cpu_mhz` (over all cores) and `ram_mib` are what it holds of the host.
+
+    `job_id` is the job that planned it: an undo ends only lives of its own job.
+    """
 
     id: int
     vm_id: int
@@ -23,6 +26,7 @@ class Life:
     state: LifeState
     cpu_mhz: int
     ram_mib: int
+    job_id: int | None
 
 
 def current(tx: Tx, vm_id: int) -> Life | None:
@@ -47,7 +51,7 @@ def in_state(tx: Tx, state: LifeState) -> list[Life]:
     return [_life(row) for row in rows]
 
 
-def plan(tx: Tx, vm_id: int, *, host_id: int, cpu_mhz: int, ram_mib: int) -> Life:
+def plan(tx: Tx, vm_id: int, *, host_id: int, cpu_mhz: int, ram_mib: int, job_id: int) -> Life:
     """Begin a life in a new epoch. The capacity is claimed already; a second current life breaks a constraint."""
     tx.execute(update(vm).where(vm.c.id == vm_id).values(epoch=vm.c.epoch + 1))
     epoch = int(tx.scalar(select(vm.c.epoch).where(vm.c.id == vm_id)))
@@ -59,10 +63,11 @@ def plan(tx: Tx, vm_id: int, *, host_id: int, cpu_mhz: int, ram_mib: int) -> Lif
             state=str(LifeState.PLANNED),
             cpu_mhz=cpu_mhz,
             ram_mib=ram_mib,
+            job_id=job_id,
             created_at=tx.now,
         )
     )
-    return Life(life_id, vm_id, host_id, epoch, LifeState.PLANNED, cpu_mhz, ram_mib)
+    return Life(life_id, vm_id, host_id, epoch, LifeState.PLANNED, cpu_mhz, ram_mib, job_id)
 
 
 def live(tx: Tx, life: Life, *, vnc_host: str | None = None, vnc_port: int | None = None) -> bool:
@@ -99,4 +104,5 @@ def _life(row: RowMapping) -> Life:
         LifeState(row["state"]),
         row["cpu_mhz"],
         row["ram_mib"],
+        row["job_id"],
     )

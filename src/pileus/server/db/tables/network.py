@@ -133,6 +133,7 @@ public_ip = Table(
     Column("vm_id", Key, nullable=True),
     flag("is_source_nat"),
     flag("is_static_nat"),
+    Column("job_id", Key, nullable=True),
     instant("allocated_at", nullable=True),
     live(),
     UniqueConstraint("zone_id", "address", "live"),
@@ -140,7 +141,8 @@ public_ip = Table(
     Index("ix_public_ip_network", "network_id"),
     Index("ix_public_ip_account", "live", "account_id"),
 )
-"""One row per address of every range: claiming one is a compare-and-set of its state."""
+"""One row per address of every range: claiming one is a compare-and-set of its state. `job_id` is the job that
+claimed it, if one did: only that job's undo may free it."""
 
 port_forwarding_rule = Table(
     "port_forwarding_rule",
