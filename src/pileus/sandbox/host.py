@@ -213,7 +213,7 @@ class SandboxHost:
     def _boot(self) -> None:
         for part in STATE:
             (self.directory / part).mkdir(parents=True, exist_ok=True)
-        write_config(self.directory, self.uuid, str(self.address))
+        write_config(self.directory, self.name, self.uuid, str(self.address))
         said, say = os.pipe()
         plan = HostPlan(
             hostname=self.name,

@@ -17,7 +17,7 @@ from pathlib import Path
 
 from pileus.sandbox import cgroups
 from pileus.sandbox.commands import SandboxError, call
-from pileus.sandbox.plan import READY, STATE, HostPlan
+from pileus.sandbox.plan import HOSTS_FILE, READY, STATE, HostPlan
 from pileus.sandbox.requirements import SYSTEM_PATH
 
 LIBVIRT_SOCKET = "/run/libvirt/libvirt-sock"
@@ -94,6 +94,7 @@ def _mount(plan: HostPlan) -> None:
         if target:
             os.makedirs(target, exist_ok=True)
             call(["mount", "--bind", f"{plan.directory}/{part}", target])
+    call(["mount", "--bind", f"{plan.directory}/{HOSTS_FILE}", "/etc/hosts"])
     for part in ("qemu", "images", "boot", "dnsmasq"):
         os.makedirs(f"/var/lib/libvirt/{part}", exist_ok=True)
 

@@ -13,6 +13,9 @@ STATE = {
 }
 """Directories of the host → where they appear inside ("" = nowhere)."""
 
+HOSTS_FILE = "hosts"
+"""Appears as /etc/hosts."""
+
 
 @dataclass(frozen=True)
 class HostPlan:
@@ -25,8 +28,10 @@ class HostPlan:
     ready_fd: int
 
 
-def write_config(directory: Path, host_uuid: str, address: str) -> None:
+def write_config(directory: Path, hostname: str, host_uuid: str, address: str) -> None:
     """Write libvirt's own files for a host. Its sockets are local ones only: nothing of it listens on the network."""
+    # libvirt looks its host's name up at every start of a guest, and a name server may be out of reach.
+    (directory / HOSTS_FILE).write_text(f"127.0.0.1 localhost\n::1 localhost\n{address} {hostname}\n")
     etc = directory / "etc-libvirt"
     (etc / "libvirtd.conf").write_text(
         f'host_uuid = "{host_uuid}"\n'
