@@ -56,7 +56,7 @@ class Delivery:
     def __init__(self, database: Database, callbacks: Callbacks, *, poll_seconds: float = POLL_SECONDS) -> None:
         self._database = database
         self._callbacks = callbacks
-        self._poll_seconds = poll_seconds
+        self.poll_seconds = poll_seconds
         self._lines: dict[int, Line] = {}
         self._inbox: asyncio.Queue[tuple[Line, Inbound]] = asyncio.Queue(INBOX)
         self._progress: dict[str, tuple[int, Progress]] = {}
@@ -167,7 +167,7 @@ class Delivery:
     async def _poll(self) -> None:
         """Finds what another server of the farm asked of our hosts."""
         while True:
-            await asyncio.sleep(self._poll_seconds)
+            await asyncio.sleep(self.poll_seconds)
             try:
                 for host_id in await asyncio.to_thread(self._hosts_with_waiting, self.connected):
                     self._wake(host_id)
@@ -199,8 +199,11 @@ class Delivery:
         try:
             await self._store([each])
         except Exception as error:
-            # Not forgotten by the agent: it comes again with the next line.
-            log.error("inbox.message_failed", message=type(each[1]).__name__, exc_info=error)
+            line, message = each
+            log.error("inbox.message_failed", message=type(message).__name__, exc_info=error)
+            if isinstance(message, Answer):
+                # Not forgotten: the next poll delivers it again, and the agent says the same again.
+                line.delivered.discard(message.operation_id)
 
     async def _store(self, batch: list[tuple[Line, Inbound]]) -> None:
         await asyncio.to_thread(self._write, batch)
