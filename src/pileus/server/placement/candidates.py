@@ -6,10 +6,18 @@
 import hashlib
 from collections.abc import Collection, Iterator
 from enum import StrEnum
+from typing import Any
 
-from sqlalchemy import ColumnElement, RowMapping, and_, func, or_, select
+from sqlalchemy import Column, ColumnElement, RowMapping, func, select
 
-from pileus.server.db.tables.host import host, host_capacity, host_tag, storage_pool, storage_pool_tag
+from pileus.server.db.tables.host import (
+    host,
+    host_capacity,
+    host_tag,
+    storage_pool,
+    storage_pool_host,
+    storage_pool_tag,
+)
 from pileus.server.db.tables.place import cluster, pod
 from pileus.server.db.transaction import Tx
 from pileus.server.domain.host import AllocationState, HostState
@@ -43,11 +51,11 @@ def hosts(
     yield from _pages(tx, where, host.c.id > 0)
 
 
-def pools(tx: Tx, cluster_id: int, zone_id: int, disk: DiskDemand, *, avoid: Collection[int]) -> list[int]:
-    """Pools of a cluster that may take the disk, in order of their age."""
+def pools(tx: Tx, candidate: RowMapping, disk: DiskDemand, *, avoid: Collection[int]) -> list[int]:
+    """Pools that a candidate host uses and that may take the disk, in order of their age."""
     rows = tx.execute(
         select(storage_pool.c.id)
-        .where(*_pool_where(disk, avoid), _reaches(cluster_id, zone_id))
+        .where(*_pool_where(disk, avoid, candidate["id"], candidate["cluster_id"]))
         .order_by(storage_pool.c.id)
         .limit(AT_ONCE)
     )
@@ -107,13 +115,23 @@ def _where(demand: Demand, avoid_hosts: Collection[int], avoid_pools: Collection
 
 
 def _storage(disk: DiskDemand, avoid: Collection[int]) -> ColumnElement[bool]:
-    return (
-        select(storage_pool.c.id).where(*_pool_where(disk, avoid), _reaches(host.c.cluster_id, host.c.zone_id)).exists()
+    return select(storage_pool.c.id).where(*_pool_where(disk, avoid, host.c.id, host.c.cluster_id)).exists()
+
+
+def _pool_where(
+    disk: DiskDemand, avoid: Collection[int], host_id: Column[Any] | int, cluster_id: Column[Any] | int
+) -> list[ColumnElement[bool]]:
+    attached = select(storage_pool_host.c.pool_id).where(
+        storage_pool_host.c.pool_id == storage_pool.c.id,
+        storage_pool_host.c.host_id == host_id,
+        storage_pool_host.c.attached == 1,
     )
-
-
-def _pool_where(disk: DiskDemand, avoid: Collection[int]) -> list[ColumnElement[bool]]:
-    where: list[ColumnElement[bool]] = [storage_pool.c.live == 1, storage_pool.c.state == str(PoolState.UP)]
+    where: list[ColumnElement[bool]] = [
+        storage_pool.c.live == 1,
+        storage_pool.c.cluster_id == cluster_id,
+        storage_pool.c.state == str(PoolState.UP),
+        attached.exists(),
+    ]
     if disk.pool_id is not None:
         return [*where, storage_pool.c.id == disk.pool_id]
     where.append(storage_pool.c.allocated_bytes + disk.size_bytes <= storage_pool.c.allocatable_bytes)
@@ -126,12 +144,6 @@ def _pool_where(disk: DiskDemand, avoid: Collection[int]) -> list[ColumnElement[
         for tag in sorted(disk.tags)
     ]
     return where
-
-
-def _reaches(cluster_id: int | ColumnElement[int | None], zone_id: int | ColumnElement[int]) -> ColumnElement[bool]:
-    """Whether a pool serves a cluster: its own, or all of the zone when it belongs to none."""
-    zone_wide = and_(storage_pool.c.cluster_id.is_(None), storage_pool.c.zone_id == zone_id)
-    return or_(storage_pool.c.cluster_id == cluster_id, zone_wide)
 
 
 def _start(tx: Tx, zone_id: int, seed: str) -> int:

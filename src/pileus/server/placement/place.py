@@ -56,7 +56,7 @@ def _claim_pools(tx: Tx, candidate: RowMapping, demand: Demand, avoid_pools: fro
         if disk.pool_id is not None:
             chosen[disk.volume_id] = disk.pool_id
             continue
-        for pool_id in pools(tx, candidate["cluster_id"], demand.zone_id, disk, avoid=avoid_pools):
+        for pool_id in pools(tx, candidate, disk, avoid=avoid_pools):
             if capacity.claim_pool(tx, pool_id, disk.size_bytes):
                 chosen[disk.volume_id] = pool_id
                 claimed.append((pool_id, disk.size_bytes))

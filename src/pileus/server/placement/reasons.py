@@ -1,10 +1,18 @@
 """Why no host takes a demand: one reason for each host. Computed only after a search has failed."""
 
 from collections.abc import Mapping
+from dataclasses import dataclass
 
 from sqlalchemy import RowMapping, select
 
-from pileus.server.db.tables.host import host, host_capacity, host_tag, storage_pool, storage_pool_tag
+from pileus.server.db.tables.host import (
+    host,
+    host_capacity,
+    host_tag,
+    storage_pool,
+    storage_pool_host,
+    storage_pool_tag,
+)
 from pileus.server.db.tables.place import cluster, pod
 from pileus.server.db.transaction import Tx
 from pileus.server.domain.host import AllocationState, HostState
@@ -85,7 +93,7 @@ def _reason(row: RowMapping, demand: Demand, avoid: Mapping[str, str], tags: set
         return "it is in another pod"
     if demand.host_tag is not None and demand.host_tag not in tags:
         return f"it has no tag {demand.host_tag}"
-    return _room(row, demand) or storage.reason(row["cluster_id"]) or "another guest took its room just now"
+    return _room(row, demand) or storage.reason(row["id"], row["cluster_id"]) or "another guest took its room just now"
 
 
 def _room(row: RowMapping, demand: Demand) -> str | None:
@@ -105,56 +113,66 @@ def _room(row: RowMapping, demand: Demand) -> str | None:
 
 
 class _Storage:
-    """Reasons of storage, worked out once per cluster."""
+    """Reasons of storage; what a cluster has is read once."""
 
     def __init__(self, tx: Tx, demand: Demand, avoid: Mapping[str, str]) -> None:
         self._tx = tx
         self._demand = demand
         self._avoid = avoid
-        self._known: dict[int, str | None] = {}
+        self._clusters: dict[int, list[_Pool]] = {}
 
-    def reason(self, cluster_id: int) -> str | None:
-        """Why the disks find no pool in this cluster, or None when each of them does."""
-        if cluster_id not in self._known:
-            self._known[cluster_id] = self._ask(cluster_id)
-        return self._known[cluster_id]
-
-    def _ask(self, cluster_id: int) -> str | None:
+    def reason(self, host_id: int, cluster_id: int) -> str | None:
+        """Why the disks find no pool on this host, or None when each of them does."""
         if not self._demand.disks:
             return None
-        rows = self._tx.all(
-            select(storage_pool)
-            .where(
-                storage_pool.c.live == 1,
-                storage_pool.c.zone_id == self._demand.zone_id,
-                storage_pool.c.cluster_id.is_(None) | (storage_pool.c.cluster_id == cluster_id),
-            )
-            .order_by(storage_pool.c.id)
-        )
-        if not rows:
+        if cluster_id not in self._clusters:
+            self._clusters[cluster_id] = self._pools(cluster_id)
+        pools = self._clusters[cluster_id]
+        if not pools:
             return "its cluster has no primary storage"
-        tags: dict[int, set[str]] = {row["id"]: set() for row in rows}
-        for tag in self._tx.all(select(storage_pool_tag).where(storage_pool_tag.c.pool_id.in_(list(tags)))):
-            tags[tag["pool_id"]].add(tag["tag"])
         for disk in self._demand.disks:
-            told = [self._refusal(row, disk, tags[row["id"]]) for row in rows]
+            told = [self._refusal(pool, host_id, disk) for pool in pools]
             if None not in told:
                 return "no storage: " + ", ".join(text for text in told if text)
         whole = sum(disk.size_bytes for disk in self._demand.disks if disk.pool_id is None)
         return f"its storage has no room for {whole / _GIB:.1f} GiB in all" if len(self._demand.disks) > 1 else None
 
-    def _refusal(self, row: RowMapping, disk: DiskDemand, tags: set[str]) -> str | None:
+    def _pools(self, cluster_id: int) -> list["_Pool"]:
+        rows = self._tx.all(
+            select(storage_pool)
+            .where(storage_pool.c.live == 1, storage_pool.c.cluster_id == cluster_id)
+            .order_by(storage_pool.c.id)
+        )
+        pools = {row["id"]: _Pool(row, set(), set()) for row in rows}
+        for tag in self._tx.all(select(storage_pool_tag).where(storage_pool_tag.c.pool_id.in_(list(pools)))):
+            pools[tag["pool_id"]].tags.add(tag["tag"])
+        used = (storage_pool_host.c.pool_id.in_(list(pools)), storage_pool_host.c.attached == 1)
+        for use in self._tx.all(select(storage_pool_host).where(*used)):
+            pools[use["pool_id"]].hosts.add(use["host_id"])
+        return list(pools.values())
+
+    def _refusal(self, pool: "_Pool", host_id: int, disk: DiskDemand) -> str | None:
+        row = pool.row
         name = row["name"]
         if row["state"] != PoolState.UP:
             return f"pool {name} is {row['state']}"
+        if host_id not in pool.hosts:
+            return f"pool {name} is not attached to it"
         if disk.pool_id is not None:
             return None if disk.pool_id == row["id"] else f"the volume is not on pool {name}"
         tried = self._avoid.get(f"pool:{row['id']}")
         if tried is not None:
             return f"pool {name}: {tried}"
-        if not disk.tags <= tags:
-            return f"pool {name} lacks tags {', '.join(sorted(disk.tags - tags))}"
+        if not disk.tags <= pool.tags:
+            return f"pool {name} lacks tags {', '.join(sorted(disk.tags - pool.tags))}"
         free = row["allocatable_bytes"] - row["allocated_bytes"]
         if free < disk.size_bytes:
             return f"pool {name} has {max(free, 0) / _GIB:.1f} GiB free, {disk.size_bytes / _GIB:.1f} needed"
         return None
+
+
+@dataclass(frozen=True)
+class _Pool:
+    row: RowMapping
+    tags: set[str]
+    hosts: set[int]

@@ -1,0 +1,190 @@
+"""Guests as workflows and services see them, and the rows of a list page."""
+
+from collections.abc import Collection, Mapping
+from typing import Any
+
+from sqlalchemy import ColumnElement, RowMapping, delete, func, insert, or_, select, update
+from sqlalchemy.exc import IntegrityError
+
+from pileus.server.db.queries.page import like, page
+from pileus.server.db.tables.job import job
+from pileus.server.db.tables.network import guest_data, network, nic
+from pileus.server.db.tables.offering import service_offering
+from pileus.server.db.tables.vm import vm, vm_stats
+from pileus.server.db.tables.volume import volume
+from pileus.server.db.transaction import Tx
+from pileus.server.domain.network import GuestIpType
+from pileus.server.domain.storage import VolumeState
+from pileus.server.domain.vm import VmKind, VmState
+
+OUT_OF_SIGHT = (VmState.DESTROYED, VmState.EXPUNGING)
+"""States in which a guest is shown to administrators only."""
+
+
+def by_id(tx: Tx, vm_id: int) -> RowMapping:
+    """The VM, removed or not."""
+    row = tx.one(select(vm).where(vm.c.id == vm_id))
+    if row is None:
+        raise LookupError(f"no virtual machine {vm_id}")
+    return row
+
+
+def offering_of(tx: Tx, row: Mapping[Any, Any]) -> RowMapping:
+    """The service offering of a VM, removed or not."""
+    found = tx.one(select(service_offering).where(service_offering.c.id == row["service_offering_id"]))
+    if found is None:
+        raise LookupError(f"no service offering {row['service_offering_id']}")
+    return found
+
+
+def add(tx: Tx, **values: Any) -> int:
+    """Insert a VM."""
+    return tx.insert(insert(vm).values(created_at=tx.now, **values))
+
+
+def change(tx: Tx, vm_id: int, **values: Any) -> None:
+    """Set columns of a VM; its state changes by `transition` only."""
+    tx.execute(update(vm).where(vm.c.id == vm_id).values(**values))
+
+
+def take_name(tx: Tx, vm_id: int, name_key: str) -> bool:
+    """Claim a host name in its network domain; False when another VM has it."""
+    try:
+        with tx.connection.begin_nested():
+            tx.execute(update(vm).where(vm.c.id == vm_id).values(name_key=name_key))
+    except IntegrityError:
+        return False
+    return True
+
+
+def set_guest_data(tx: Tx, vm_id: int, **values: Any) -> None:
+    """Set what the router serves to the guest (`user_data`, `password`, `password_id`)."""
+    changed = tx.execute(update(guest_data).where(guest_data.c.vm_id == vm_id).values(**values))
+    if changed.rowcount == 0:
+        tx.execute(insert(guest_data).values(vm_id=vm_id, **values))
+
+
+def guest_data_of(tx: Tx, vm_id: int) -> RowMapping | None:
+    """What the router serves to the guest."""
+    return tx.one(select(guest_data).where(guest_data.c.vm_id == vm_id))
+
+
+def last_networks_of(tx: Tx, vm_id: int) -> list[tuple[int, bool]]:
+    """The networks, with whether they were the default, of a VM whose NICs are released: one per device, the newest."""
+    rows = tx.all(select(nic).where(nic.c.vm_id == vm_id, nic.c.live.is_(None)).order_by(nic.c.id))
+    by_device = {row["device_id"]: (int(row["network_id"]), bool(row["is_default"])) for row in rows}
+    return [by_device[device] for device in sorted(by_device)]
+
+
+def add_volume(tx: Tx, **values: Any) -> int:
+    """Insert a volume that has no file yet."""
+    return tx.insert(insert(volume).values(created_at=tx.now, state=str(VolumeState.ALLOCATED), **values))
+
+
+def remove(tx: Tx, vm_id: int) -> None:
+    """Take a VM out of use, with everything that only it has: its name, what the router told it, its statistics."""
+    change(tx, vm_id, live=None, removed_at=tx.now, name_key=None)
+    tx.execute(delete(guest_data).where(guest_data.c.vm_id == vm_id))
+    tx.execute(delete(vm_stats).where(vm_stats.c.vm_id == vm_id))
+
+
+def has_open_job(tx: Tx, vm_id: int) -> bool:
+    """Whether a job holds the VM or waits for it."""
+    return has_open_job_on(tx, f"vm:{vm_id}")
+
+
+def has_open_job_on(tx: Tx, resource_key: str) -> bool:
+    """Whether a job holds the resource or waits for it."""
+    return tx.scalar(select(job.c.id).where(job.c.open == 1, job.c.resource_key == resource_key).limit(1)) is not None
+
+
+def open_jobs(tx: Tx, workflow: str) -> int:
+    """How many jobs of a workflow have not ended."""
+    return int(tx.scalar(select(func.count()).select_from(job).where(job.c.open == 1, job.c.workflow == workflow)))
+
+
+def to_expunge(tx: Tx, *, destroyed_before: int, limit: int) -> list[RowMapping]:
+    """Destroyed guests whose delay is over, and those whose expunging was interrupted; without an open job."""
+    open_job = select(job.c.id).where(
+        job.c.open == 1, job.c.instance_kind == "VirtualMachine", job.c.instance_id == vm.c.id
+    )
+    late = (vm.c.state == str(VmState.DESTROYED)) & (vm.c.destroyed_at <= destroyed_before)
+    return tx.all(
+        select(vm)
+        .where(
+            vm.c.live == 1,
+            vm.c.kind == str(VmKind.USER),
+            vm.c.state.in_([str(state) for state in OUT_OF_SIGHT]),
+            or_(late, vm.c.state == str(VmState.EXPUNGING)),
+            ~open_job.exists(),
+        )
+        .order_by(vm.c.destroyed_at)
+        .limit(limit)
+    )
+
+
+def list_page(
+    tx: Tx,
+    where: Collection[ColumnElement[bool]],
+    *,
+    see_destroyed: bool,
+    vm_ids: Collection[int] | None,
+    name: str | None,
+    state: str | None,
+    keyword: str | None,
+    zone_id: int | None,
+    pod_id: int | None,
+    host_id: int | None,
+    network_id: int | None,
+    storage_id: int | None,
+    template_id: int | None,
+    service_offering_id: int | None,
+    hypervisor: str | None,
+    group: str | None,
+    for_virtual_network: bool | None,
+    offset: int,
+    limit: int,
+) -> tuple[list[RowMapping], int]:
+    """One page of guests. `where` says whose; `state` may be "present" for all that are not destroyed."""
+    conditions: list[ColumnElement[bool]] = [vm.c.live == 1, vm.c.kind == str(VmKind.USER), *where]
+    if vm_ids is not None:
+        conditions.append(vm.c.id.in_(sorted(vm_ids)))
+    for column, wanted in (
+        (vm.c.zone_id, zone_id),
+        (vm.c.pod_id, pod_id),
+        (vm.c.host_id, host_id),
+        (vm.c.template_id, template_id),
+        (vm.c.service_offering_id, service_offering_id),
+        (vm.c.hypervisor, hypervisor),
+        (vm.c.group_name, group),
+    ):
+        if wanted is not None:
+            conditions.append(column == wanted)
+    if name:
+        conditions.append(like(vm.c.name, name))
+    if keyword:
+        columns = (vm.c.name, vm.c.display_name, vm.c.instance_name, vm.c.state)
+        conditions.append(or_(*(like(column, keyword) for column in columns)))
+    gone = [str(s) for s in OUT_OF_SIGHT]
+    if not see_destroyed or state == "present":
+        conditions.append(vm.c.state.not_in(gone))
+    if state is not None and state != "present":
+        conditions.append(vm.c.state == state)
+    if network_id is not None:
+        conditions.append(_has_nic(nic.c.network_id == network_id))
+    if for_virtual_network is not None:
+        virtual = select(network.c.id).where(
+            network.c.id == nic.c.network_id, network.c.guest_ip_type == str(GuestIpType.VIRTUAL)
+        )
+        default_is_virtual = _has_nic(nic.c.is_default == 1, virtual.exists())
+        conditions.append(default_is_virtual if for_virtual_network else ~default_is_virtual)
+    if storage_id is not None:
+        on_pool = select(volume.c.id).where(
+            volume.c.live == 1, volume.c.vm_id == vm.c.id, volume.c.pool_id == storage_id
+        )
+        conditions.append(on_pool.exists())
+    return page(tx, vm, conditions, offset=offset, limit=limit)
+
+
+def _has_nic(*conditions: ColumnElement[bool]) -> ColumnElement[bool]:
+    return select(nic.c.id).where(nic.c.live == 1, nic.c.vm_id == vm.c.id, *conditions).exists()

@@ -1,0 +1,12 @@
+"""Lives of guests that are to end do end, also when the job that asked for it is over."""
+
+from pileus.server.db.transaction import Database
+from pileus.server.jobs.reconciler import reconciler
+from pileus.server.services import vm_sync
+
+
+@reconciler("vm-sync", period_seconds=60.0)
+def sync(db: Database) -> None:
+    """Ask the hosts of such lives, and note what they answered."""
+    with db.write() as tx:
+        vm_sync.finish_endings(tx)

@@ -1,0 +1,145 @@
+"""What hosts hold against what the database believes: strays are ended, guests that stopped by themselves are noted.
+
+A guest that a job holds is left to its job. Only lives are compared: of an older epoch nothing is believed.
+"""
+
+from collections.abc import Iterable
+
+import structlog
+from sqlalchemy import RowMapping, select
+
+from pileus.server.db.queries import incarnation
+from pileus.server.db.queries import vm as vms
+from pileus.server.db.queries.incarnation import Life
+from pileus.server.db.tables.host import host, host_operation
+from pileus.server.db.tables.network import nic
+from pileus.server.db.tables.vm import vm
+from pileus.server.db.transaction import Tx
+from pileus.server.db.transition import transition
+from pileus.server.domain.host import HostState
+from pileus.server.domain.vm import VM, LifeState, VmKind, VmState
+from pileus.server.elements import virtual_router
+from pileus.server.hosts import operations
+from pileus.server.jobs.reconciler import trigger
+from pileus.server.workflows.vm_record import stopped
+from pileus.wire.messages import VmChange, VmSeen
+from pileus.wire.operations import AnyOperation, Reason, Refusal, StopRouter, StopVm
+
+log = structlog.get_logger()
+
+_GONE = (HostState.DOWN, HostState.REMOVED)
+
+
+def inventory(tx: Tx, host_id: int, seen: Iterable[VmSeen]) -> None:
+    """Compare everything that a host holds (told at connect) with the lives it should hold."""
+    lives = {life.vm_id: life for life in incarnation.on_host(tx, host_id)}
+    there: set[int] = set()
+    for each in seen:
+        row = tx.one(select(vm).where(vm.c.uuid == each.uuid))
+        life = lives.get(row["id"]) if row is not None else None
+        if life is None or life.epoch != each.epoch:
+            # A life planned by an open job may have begun unseen; it is in `lives`, so this one is not its.
+            _end_stray(tx, host_id, each)
+        elif each.running:
+            there.add(life.vm_id)
+    for life in lives.values():
+        if life.vm_id not in there:
+            _missing(tx, life)
+
+
+def happened(tx: Tx, host_id: int, *, uuid: str, epoch: int, change: VmChange) -> None:
+    """A guest or router changed without having been asked; ignored when a job holds it or the epoch is not current."""
+    if change not in (VmChange.STOPPED, VmChange.CRASHED):
+        return
+    row = tx.one(select(vm).where(vm.c.uuid == uuid))
+    if row is None:
+        return
+    life = incarnation.current(tx, row["id"])
+    if life is None or life.host_id != host_id or life.epoch != epoch:
+        return
+    _missing(tx, life, why="it crashed" if change is VmChange.CRASHED else "it was shut down from inside")
+
+
+def finish_endings(tx: Tx) -> int:
+    """See to the end of lives that no job ends any more: ask their hosts, and note what they answered.
+
+    Returns how many are over now. Called from time to time by the reconciler `vm-sync`.
+    """
+    ended = 0
+    for life in incarnation.in_state(tx, LifeState.ENDING):
+        row = vms.by_id(tx, life.vm_id)
+        if row["kind"] == VmKind.USER and not _held(tx, row) and _is_ended(tx, row, life):
+            ended += incarnation.over(tx, life)
+    return ended
+
+
+def _is_ended(tx: Tx, row: RowMapping, life: Life) -> bool:
+    """Whether the host has said that the life is over, or is given up; asks it if nobody has."""
+    if tx.scalar(select(host.c.state).where(host.c.id == life.host_id)) in _GONE:
+        return True
+    last = tx.scalar(
+        select(host_operation.c.operation_id)
+        .where(host_operation.c.operation_id.like(f"end.{row['uuid']}.{life.epoch}.%"))
+        .order_by(host_operation.c.id.desc())
+        .limit(1)
+    )
+    answer = operations.answer_of(tx, last) if last is not None else None
+    if last is None or (isinstance(answer, Refusal) and answer.reason is not Reason.STALE_EPOCH):
+        _request_stop(tx, life.host_id, row, life.epoch, f"end.{row['uuid']}.{life.epoch}.{tx.now}")
+        return False
+    return answer is not None
+
+
+def _missing(tx: Tx, life: Life, why: str = "its host does not run it any more") -> None:
+    """A life that is not there: over, unless its job is about to begin or end it."""
+    row = vms.by_id(tx, life.vm_id)
+    if _held(tx, row):
+        return
+    if life.state is LifeState.LIVE:
+        # What is left of it on the host (a definition, bridges) goes too.
+        _request_stop(tx, life.host_id, row, life.epoch, f"gone.{row['uuid']}.{life.epoch}.{tx.now}")
+    incarnation.over(tx, life)
+    if not transition(tx, vm, life.vm_id, VM, VmState.STOPPED, frm=VmState.RUNNING):
+        return
+    log.warning("guest stopped by itself", vm=row["instance_name"], host=life.host_id, why=why)
+    if row["kind"] == VmKind.USER:
+        stopped(tx, row, why)
+    else:
+        trigger(tx, virtual_router.RECONCILER)
+
+
+def _end_stray(tx: Tx, host_id: int, seen: VmSeen) -> None:
+    queue = f"router:{seen.name}" if seen.router else f"vm:{seen.name}"
+    asked = select(host_operation.c.id).where(
+        host_operation.c.pending == 1,
+        host_operation.c.host_id == host_id,
+        host_operation.c.queue == queue,
+        host_operation.c.kind == (StopRouter.__name__ if seen.router else StopVm.__name__),
+    )
+    if tx.scalar(asked.limit(1)) is not None:
+        return
+    order: AnyOperation
+    if seen.router:
+        order = StopRouter(seen.name, seen.uuid, seen.epoch)
+    else:
+        order = StopVm(seen.name, seen.uuid, seen.epoch, forced=True)
+    log.warning("stray guest is ended", name=seen.name, epoch=seen.epoch, host=host_id)
+    operations.request(tx, host_id, order, operation_id=f"stray.{seen.uuid}.{seen.epoch}.{tx.now}", queue=queue)
+
+
+def _request_stop(tx: Tx, host_id: int, row: RowMapping, epoch: int, operation_id: str) -> None:
+    name = row["instance_name"]
+    if row["kind"] == VmKind.USER:
+        order: AnyOperation = StopVm(name, row["uuid"], epoch, forced=True)
+        queue = f"vm:{name}"
+    else:
+        order, queue = StopRouter(name, row["uuid"], epoch), f"router:{name}"
+    operations.request(tx, host_id, order, operation_id=operation_id, queue=queue)
+
+
+def _held(tx: Tx, row: RowMapping) -> bool:
+    """Whether a job holds a guest, or the network of a router."""
+    if row["kind"] == VmKind.USER:
+        return vms.has_open_job(tx, row["id"])
+    networks = tx.execute(select(nic.c.network_id).where(nic.c.live == 1, nic.c.vm_id == row["id"])).scalars()
+    return any(vms.has_open_job_on(tx, f"network:{network_id}") for network_id in networks)
