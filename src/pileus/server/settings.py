@@ -1,0 +1,84 @@
+"""What a management server is told before it can read its settings from the database: a TOML file.
+
+`database` (URL), `state_dir`, `name`, and the tables `[api]` (address, port), `[agents]` (address, port, names) and
+`[jobs]` (workers).
+"""
+
+import socket
+import tomllib
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+
+class BadSettings(Exception):
+    """The file cannot be used; the text names the entry."""
+
+
+@dataclass(frozen=True)
+class ServerSettings:
+    """Everything a server needs to start. Port 0 takes any free one; `agent_names` go into its certificate."""
+
+    database: str
+    state_dir: Path
+    name: str
+    api_address: str = "127.0.0.1"
+    api_port: int = 8080
+    agent_address: str = "0.0.0.0"  # noqa: S104 (every peer is authenticated, and hosts are elsewhere)
+    agent_port: int = 8250
+    agent_names: tuple[str, ...] = ("localhost", "127.0.0.1")
+    workers: int = 4
+
+
+_TABLES: Mapping[str, Mapping[str, type]] = {
+    "": {"database": str, "state_dir": str, "name": str},
+    "api": {"address": str, "port": int},
+    "agents": {"address": str, "port": int, "names": list},
+    "jobs": {"workers": int},
+}
+
+
+def from_file(path: Path) -> ServerSettings:
+    """Read and check a file. Raises `BadSettings`; unknown entries are refused, since they are usually misspelt."""
+    try:
+        document = tomllib.loads(path.read_text())
+    except OSError as error:
+        raise BadSettings(f"{path}: {error.strerror}") from error
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise BadSettings(f"{path}: {error}") from error
+    return from_document(document)
+
+
+def from_document(document: Mapping[str, Any]) -> ServerSettings:
+    """Check a parsed document."""
+    tables: dict[str, Any] = {name: document.get(name, {}) for name in _TABLES if name}
+    tables[""] = {name: entry for name, entry in document.items() if name not in tables}
+    for table, known in _TABLES.items():
+        for name, entry in tables[table].items():
+            where = f"{table}.{name}" if table else name
+            if name not in known:
+                raise BadSettings(f"{where}: unknown; known are {', '.join(known)}")
+            if not isinstance(entry, known[name]) or isinstance(entry, bool):
+                raise BadSettings(f"{where}: must be a {known[name].__name__}")
+    top, api, agents, jobs = tables[""], tables["api"], tables["agents"], tables["jobs"]
+    if "state_dir" not in top:
+        raise BadSettings("state_dir: a directory is needed")
+    state_dir = Path(top["state_dir"])
+    return ServerSettings(
+        database=top.get("database", f"sqlite:///{state_dir / 'pileus.db'}"),
+        state_dir=state_dir,
+        name=top.get("name", socket.gethostname()),
+        api_address=api.get("address", "127.0.0.1"),
+        api_port=_port(api.get("port", 8080), "api.port"),
+        agent_address=agents.get("address", "0.0.0.0"),  # noqa: S104 (as above)
+        agent_port=_port(agents.get("port", 8250), "agents.port"),
+        agent_names=tuple(agents.get("names", ("localhost", "127.0.0.1"))),
+        workers=jobs.get("workers", 4),
+    )
+
+
+def _port(number: int, where: str) -> int:
+    if not 0 <= number <= 65535:
+        raise BadSettings(f"{where}: must lie between 0 and 65535")
+    return number
