@@ -22,6 +22,7 @@ from pileus.server.db.tables.host import host, host_operation
 from pileus.server.db.tables.job import job
 from pileus.server.db.transaction import Database, Tx
 from pileus.server.hosts import operations
+from pileus.server.hosts.callbacks import Callbacks
 from pileus.server.jobs import reconciler
 from pileus.server.jobs.engine import Engine, Hooks
 from pileus.server.jobs.plan import Step
@@ -32,7 +33,7 @@ from pileus.testing.builders import Builders
 from pileus.testing.clock import FakeClock
 from pileus.testing.database import fresh_database
 from pileus.testing.left import Left, assert_consistent, assert_quiet, left_in
-from pileus.wire.messages import Answer, VmChange
+from pileus.wire.messages import Answer, Happened, VmChange
 
 SETTLE_SECONDS = 6 * 3600.0
 """How much fake time a settle may take before it is said never to end."""
@@ -64,10 +65,12 @@ class World(Builders):
         self.engine = self.new_engine()
         self.changes: list[tuple[str, str, str, int, VmChange]] = []
         """What guests did by themselves: host UUID, name, UUID, epoch, change."""
-        self.on_change: Callable[[World, str, str, str, int, VmChange], None] | None = None
-        """Called with each of them outside of any transaction, instead of only noting it."""
+        self.callbacks = Callbacks(on_answer=answered)
+        """What the server does when hosts answer or guests change: the composition root's, unless a test says so."""
         self.intercept: Callable[[operations.Waiting, Answer], list[Answer]] | None = None
-        """Given each answer of a host, returns what arrives in its place: nothing, something late, twice the same."""
+        """Given each answer of a host, returns what arrives in its place: nothing, another, the same twice."""
+        self.instead: Callable[[operations.Waiting], Answer | None] = lambda waiting: None
+        """An answer that is given in place of delivering the operation."""
         self.refuses_delivery: Callable[[operations.Waiting], bool] = lambda waiting: False
         """Operations that get lost on their way to the host."""
         with db.write() as tx:
@@ -97,7 +100,7 @@ class World(Builders):
         for _ in range(TURNS):
             if self.turn():
                 continue
-            next_at = self._next_nap()
+            next_at = self._next_instant()
             if next_at is None:
                 return
             if next_at > give_up_at:
@@ -123,7 +126,9 @@ class World(Builders):
                 stuck.add((order.host_id, order.queue))
                 continue
             try:
-                answer = self.hosts.deliver(uuids[order.host_id], order.operation_id, order.queue, order.operation)
+                answer = self.instead(order) or self.hosts.deliver(
+                    uuids[order.host_id], order.operation_id, order.queue, order.operation
+                )
             except HostSilent:
                 stuck.add((order.host_id, order.queue))
                 continue
@@ -142,7 +147,7 @@ class World(Builders):
         with self.db.write() as tx:
             stored = operations.record(tx, host_id, answer)
             if stored is not None:
-                answered(tx, stored)
+                self.callbacks.on_answer(tx, stored)
         self.hosts.forget(answer.operation_id)
 
     def reconcile(self, *names: str) -> None:
@@ -152,22 +157,28 @@ class World(Builders):
                 raise AssertionError(f"reconciler {name} is leased")
 
     def _reconcile_one(self) -> bool:
-        with self.db.read() as tx:
-            names = [name for name in reconciler.triggered(tx) if name in reconciler.reconcilers]
+        names = [name for name, until_at in self._triggered().items() if until_at < self.clock.now()]
         if not names:
             return False
         self.reconcile(names[0])
         return True
 
-    def _next_nap(self) -> int | None:
+    def _triggered(self) -> dict[str, int]:
+        with self.db.read() as tx:
+            return {name: at for name, at in reconciler.triggered(tx).items() if name in reconciler.reconcilers}
+
+    def _next_instant(self) -> int | None:
+        """When the next nap ends, or the lease of a reconciler whose server died."""
         with self.db.read() as tx:
             at = tx.scalar(select(func.min(job.c.wake_at)).where(job.c.open == 1))
-            return None if at is None else int(at)
+        ends = [until_at + 1 for until_at in self._triggered().values()]
+        return min([*ends, *([] if at is None else [int(at)])], default=None)
 
     def _changed(self, host_uuid: str, name: str, uuid: str, epoch: int, change: VmChange) -> None:
         self.changes.append((host_uuid, name, uuid, epoch, change))
-        if self.on_change is not None:
-            self.on_change(self, host_uuid, name, uuid, epoch, change)
+        with self.db.write() as tx:
+            host_id = tx.scalar(select(host.c.id).where(host.c.uuid == host_uuid))
+            self.callbacks.on_happened(tx, host_id, Happened(host_uuid, name, uuid, epoch, change))
 
     # ---- jobs
 

@@ -1,8 +1,8 @@
 """Reconcilers: functions without input that keep an invariant true, one runner in the farm at a time.
 
-Each has a row in `lease`: `ran_at` is when its last run began, 0 when somebody asked for one since. A run that fails
-is logged and comes again with the next period. The lease is renewed while the function runs, so a dead server's
-reconcilers move elsewhere in seconds and a slow one is not run twice.
+Each has a row in `lease`: `ran_at` is when its last run began, ASKED when somebody asked for one since, and RUNNING
+until it ends: a run that its server did not survive is due again as soon as the lease is over. A run that raises is
+logged and comes again with the next period. The lease is renewed while the function runs.
 """
 
 import threading
@@ -24,6 +24,9 @@ log = structlog.get_logger()
 Run = Callable[[Database], None]
 
 LEASE_SECONDS = 30.0
+
+ASKED = 0
+RUNNING = -1
 
 
 @dataclass(frozen=True)
@@ -53,18 +56,19 @@ def reconciler(name: str, *, period_seconds: float) -> Callable[[Run], Run]:
 
 def trigger(tx: Tx, name: str) -> None:
     """Have the reconciler run soon after the commit, and once more if it is running now."""
-    asked = update(lease).where(lease.c.name == name, lease.c.ran_at != 0).values(ran_at=0)
+    asked = update(lease).where(lease.c.name == name, lease.c.ran_at != ASKED).values(ran_at=ASKED)
     if not tx.execute(asked).rowcount:
-        _ensure(tx, name, ran_at=0)
+        _ensure(tx, name, ran_at=ASKED)
     tx.after_commit(announce_reconcilers)
 
 
-def triggered(tx: Tx) -> list[str]:
-    """Names of the reconcilers that somebody asked for, in alphabetical order."""
-    return [row["name"] for row in tx.all(select(lease.c.name).where(lease.c.ran_at == 0).order_by(lease.c.name))]
+def triggered(tx: Tx) -> dict[str, int]:
+    """The reconcilers that somebody asked for or whose server died, and when the lease that stands on each is over."""
+    asked = select(lease.c.name, lease.c.until_at).where(lease.c.ran_at <= ASKED).order_by(lease.c.name)
+    return {row["name"]: int(row["until_at"]) for row in tx.all(asked)}
 
 
-def ensure_all(tx: Tx, *, ran_at: int = 0) -> None:
+def ensure_all(tx: Tx, *, ran_at: int = ASKED) -> None:
     """Give every registered reconciler its row."""
     for name in reconcilers:
         _ensure(tx, name, ran_at=ran_at)
@@ -72,13 +76,15 @@ def ensure_all(tx: Tx, *, ran_at: int = 0) -> None:
 
 def run_once(db: Database, name: str, *, owner: str, lease_seconds: float = LEASE_SECONDS) -> bool:
     """Take the lease, run, give it back. False when another holds it. Raises what the reconciler raises."""
-    token = _claim(db, name, owner, lease_seconds)
-    if token is None:
+    claim = _claim(db, name, owner, lease_seconds)
+    if claim is None:
         return False
     try:
         reconcilers[name].run(db)
-    finally:
-        _release(db, name, token)
+    except Exception:
+        _release(db, name, claim)
+        raise
+    _release(db, name, claim)
     return True
 
 
@@ -92,22 +98,29 @@ def _ensure(tx: Tx, name: str, *, ran_at: int) -> None:
         return
 
 
-def _claim(db: Database, name: str, owner: str, lease_seconds: float) -> int | None:
+@dataclass(frozen=True)
+class _Claim:
+    token: int
+    began_at: int
+
+
+def _claim(db: Database, name: str, owner: str, lease_seconds: float) -> _Claim | None:
     with db.write() as tx:
-        _ensure(tx, name, ran_at=0)
+        _ensure(tx, name, ran_at=ASKED)
         row = tx.one(select(lease).where(lease.c.name == name))
         assert row is not None  # noqa: S101 (ensured above)
         now = database_now(tx)
         free = update(lease).where(lease.c.name == name, lease.c.token == row["token"], lease.c.until_at < now)
         until_at = now + int(lease_seconds * 1000)
-        # A run asked for between this commit and the first look of the function sets `ran_at` to 0 again.
-        taken = tx.execute(free.values(owner=owner, token=row["token"] + 1, until_at=until_at, ran_at=tx.now))
-        return int(row["token"]) + 1 if taken.rowcount else None
+        # Who asks from now on, even before the function has looked at anything, asks for another run.
+        taken = tx.execute(free.values(owner=owner, token=row["token"] + 1, until_at=until_at, ran_at=RUNNING))
+        return _Claim(int(row["token"]) + 1, tx.now) if taken.rowcount else None
 
 
-def _release(db: Database, name: str, token: int) -> None:
+def _release(db: Database, name: str, claim: _Claim) -> None:
     with db.write() as tx:
-        mine = update(lease).where(lease.c.name == name, lease.c.token == token)
+        mine = update(lease).where(lease.c.name == name, lease.c.token == claim.token)
+        tx.execute(mine.where(lease.c.ran_at == RUNNING).values(ran_at=claim.began_at))
         tx.execute(mine.values(owner=None, until_at=0))
         tx.after_commit(announce_reconcilers)
 
