@@ -152,7 +152,7 @@ class Pools:
         server = f"[{pool.server}]" if ":" in pool.server else pool.server
         try:
             await _or_refuse(
-                ["mount", "-t", "nfs", f"{server}:{pool.path}", str(directory)],
+                ["mount", "-t", "nfs", "-o", "retry=0", f"{server}:{pool.path}", str(directory)],
                 f"{pool.server}:{pool.path} cannot be mounted{_without_nfs()}",
             )
         except Refused:
