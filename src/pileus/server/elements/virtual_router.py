@@ -1,0 +1,179 @@
+"""The virtual router as a network element: the whole config of a network, declared from the database.
+
+A change bumps the desired generation in its own transaction (`changed`); the reconciler `network-config` brings it
+to the router. Nothing ever patches a running router.
+"""
+
+from ipaddress import IPv4Network
+from typing import Any
+
+from sqlalchemy import RowMapping, Select, and_, select
+
+from pileus.server.config import keys, value
+from pileus.server.db.queries import network as networks
+from pileus.server.db.queries import nic as nics
+from pileus.server.db.queries import public_ip as public_ips
+from pileus.server.db.queries.public_ip import Address
+from pileus.server.db.tables.network import guest_data, network, network_config, nic, port_forwarding_rule, public_ip
+from pileus.server.db.tables.offering import network_offering, service_offering
+from pileus.server.db.tables.place import zone
+from pileus.server.db.tables.vm import vm
+from pileus.server.db.transaction import Tx
+from pileus.server.domain.network import GuestIpType
+from pileus.server.domain.vm import VmKind
+from pileus.server.jobs.reconciler import trigger
+from pileus.wire.router import GuestData, Lease, PortForward, PublicAddress, RouterConfig
+
+RECONCILER = "network-config"
+
+
+def changed(tx: Tx, network_id: int, *, vm_id: int | None = None) -> int:
+    """Declare that the config of a network has changed; returns the new generation.
+
+    With `vm_id` that guest's next start waits until the router has it (its password, its user data).
+    """
+    generation = networks.bump(tx, network_id)
+    if vm_id is not None:
+        nics.need_generation(tx, network_id, vm_id, generation)
+    trigger(tx, RECONCILER)
+    return generation
+
+
+def vm_changed(tx: Tx, vm_id: int) -> None:
+    """Declare that what is served to a guest has changed, on every network it has a card on."""
+    for network_id in sorted(nics.networks_of(tx, vm_id)):
+        changed(tx, network_id, vm_id=vm_id)
+
+
+def config(tx: Tx, network_id: int, *, generation: int) -> RouterConfig:
+    """The whole desired config of the network's router, in a fixed number of queries.
+
+    Everything is sorted: equal contents have equal fingerprints.
+    """
+    net = _network(tx, network_id)
+    is_virtual = net["guest_ip_type"] == GuestIpType.VIRTUAL
+    cards = tx.all(_cards(network_id))
+    addresses = public_ips.of_network(tx, network_id) if is_virtual else []
+    outside = next((a.ip for a in addresses if a.is_source_nat), "")
+    own = _router_card(cards, net["router_id"])
+    guests = [row for row in cards if row["kind"] == VmKind.USER]
+    return RouterConfig(
+        network=net["uuid"],
+        generation=generation,
+        guest_ip=net["gateway"] if is_virtual else (own["ip"] if own is not None else ""),
+        guest_prefix=IPv4Network(net["cidr"]).prefixlen,
+        domain=net["network_domain"] or value(tx, keys.guest_domain_suffix),
+        dns=_dns(net),
+        services=tuple(sorted(s for s in net["services"].split(",") if s)),
+        leases=tuple(
+            Lease(row["mac"], row["ip"], row["vm_name"], default_gateway=bool(row["is_default"])) for row in guests
+        ),
+        guests=tuple(_guest(row, net["zone_name"], outside) for row in guests),
+        public=tuple(_public(address) for address in addresses),
+        port_forwards=_port_forwards(tx, network_id) if is_virtual else (),
+    )
+
+
+def _network(tx: Tx, network_id: int) -> RowMapping:
+    row = tx.one(
+        select(
+            network,
+            zone.c.name.label("zone_name"),
+            zone.c.dns1.label("zone_dns1"),
+            zone.c.dns2.label("zone_dns2"),
+            network_offering.c.services,
+            network_config.c.router_id,
+        )
+        .select_from(
+            network.join(zone, zone.c.id == network.c.zone_id)
+            .join(network_offering, network_offering.c.id == network.c.offering_id)
+            .join(network_config, network_config.c.network_id == network.c.id)
+        )
+        .where(network.c.id == network_id)
+    )
+    if row is None:
+        raise LookupError(f"network {network_id}")
+    return row
+
+
+def _cards(network_id: int) -> Select[Any]:
+    return (
+        select(
+            nic.c.mac,
+            nic.c.ip,
+            nic.c.is_default,
+            nic.c.vm_id,
+            vm.c.kind,
+            vm.c.uuid.label("vm_uuid"),
+            vm.c.name.label("vm_name"),
+            vm.c.instance_name,
+            service_offering.c.name.label("offering_name"),
+            guest_data.c.user_data,
+            guest_data.c.password,
+            guest_data.c.password_id,
+        )
+        .select_from(
+            nic.join(vm, vm.c.id == nic.c.vm_id)
+            .join(service_offering, service_offering.c.id == vm.c.service_offering_id)
+            .outerjoin(guest_data, guest_data.c.vm_id == vm.c.id)
+        )
+        .where(nic.c.network_id == network_id, nic.c.live == 1)
+        .order_by(nic.c.ip, nic.c.id)
+    )
+
+
+def _router_card(cards: list[RowMapping], router_id: int | None) -> RowMapping | None:
+    return next((row for row in cards if row["vm_id"] == router_id), None)
+
+
+def _dns(net: RowMapping) -> tuple[str, ...]:
+    chosen = (net["dns1"], net["dns2"]) if net["dns1"] else (net["zone_dns1"], net["zone_dns2"])
+    return tuple(each for each in chosen if each)
+
+
+def _guest(row: RowMapping, zone_name: str, outside: str) -> GuestData:
+    public = outside or row["ip"]
+    return GuestData(
+        ip=row["ip"],
+        metadata={
+            "availability-zone": zone_name,
+            "instance-id": row["instance_name"] or "",
+            "local-hostname": row["vm_name"],
+            "local-ipv4": row["ip"],
+            "public-hostname": public,
+            "public-ipv4": public,
+            "service-offering": row["offering_name"],
+            "vm-id": row["vm_uuid"],
+        },
+        user_data=row["user_data"] or "",
+        password=row["password"] or "",
+        password_id=row["password_id"] or "",
+    )
+
+
+def _public(address: Address) -> PublicAddress:
+    return PublicAddress(address.ip, address.prefix, address.gateway, source_nat=address.is_source_nat)
+
+
+def _port_forwards(tx: Tx, network_id: int) -> tuple[PortForward, ...]:
+    rule = port_forwarding_rule
+    card = and_(nic.c.vm_id == rule.c.vm_id, nic.c.network_id == rule.c.network_id, nic.c.live == 1)
+    rows = tx.all(
+        select(rule, public_ip.c.address, nic.c.ip.label("guest_ip"))
+        .select_from(rule.join(public_ip, public_ip.c.id == rule.c.public_ip_id).join(nic, card))
+        .where(rule.c.network_id == network_id, rule.c.live == 1)
+        .order_by(rule.c.uuid)
+    )
+    return tuple(
+        PortForward(
+            id=row["uuid"],
+            ip=row["address"],
+            protocol=row["protocol"],
+            public_start=row["public_start"],
+            public_end=row["public_end"],
+            guest_ip=row["guest_ip"],
+            guest_start=row["private_start"],
+            guest_end=row["private_end"],
+        )
+        for row in rows
+    )

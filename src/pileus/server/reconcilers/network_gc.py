@@ -1,0 +1,86 @@
+"""Networks without running guests are shut down after `network.gc.wait`, at multiples of `network.gc.interval`.
+
+They come back on demand. Shutdowns that failed half way are finished here too.
+"""
+
+from sqlalchemy import exists, select, update
+
+from pileus.server.config import keys, value
+from pileus.server.db.tables.job import job
+from pileus.server.db.tables.network import network, nic
+from pileus.server.db.tables.vm import vm
+from pileus.server.db.transaction import Database, Tx
+from pileus.server.domain.account import ROOT_DOMAIN, SYSTEM_ACCOUNT, SYSTEM_USER
+from pileus.server.domain.caller import Owner
+from pileus.server.domain.network import NetworkState
+from pileus.server.domain.vm import VmKind
+from pileus.server.jobs.reconciler import reconciler
+from pileus.server.jobs.submit import submit
+from pileus.server.workflows.network_shutdown import network_shutdown
+from pileus.server.workflows.router_lost import ACTIVE
+
+
+@reconciler("network-gc", period_seconds=60)
+def collect_networks(db: Database) -> None:
+    """Mark what has fallen idle, and shut down what has been idle for long enough."""
+    with db.write() as tx:
+        _mark_idle(tx)
+        due = _due(tx)
+    for network_id in due:
+        with db.write() as tx:
+            _submit(tx, network_id)
+
+
+def _mark_idle(tx: Tx) -> None:
+    in_use = exists(
+        select(nic.c.id)
+        .select_from(nic.join(vm, vm.c.id == nic.c.vm_id))
+        .where(
+            nic.c.network_id == network.c.id,
+            nic.c.live == 1,
+            vm.c.kind == str(VmKind.USER),
+            vm.c.state.in_([str(state) for state in ACTIVE]),
+        )
+    )
+    implemented = (network.c.live == 1, network.c.state == str(NetworkState.IMPLEMENTED))
+    tx.execute(update(network).where(*implemented, network.c.idle_at.is_not(None), in_use).values(idle_at=None))
+    tx.execute(update(network).where(*implemented, network.c.idle_at.is_(None), ~in_use).values(idle_at=tx.now))
+
+
+def _due(tx: Tx) -> list[int]:
+    wait_ms = value(tx, keys.network_gc_wait) * 1000
+    interval_ms = value(tx, keys.network_gc_interval) * 1000
+    rows = tx.all(
+        select(network.c.id, network.c.idle_at, network.c.state)
+        .where(
+            network.c.live == 1,
+            (network.c.state == str(NetworkState.SHUTDOWN))
+            | ((network.c.state == str(NetworkState.IMPLEMENTED)) & (network.c.idle_at <= tx.now - wait_ms)),
+        )
+        .order_by(network.c.id)
+    )
+    return [
+        row["id"]
+        for row in rows
+        if row["state"] == NetworkState.SHUTDOWN or tx.now >= _next_look(row["idle_at"] + wait_ms, interval_ms)
+    ]
+
+
+def _next_look(at_ms: int, interval_ms: int) -> int:
+    """The first multiple of the interval that is not before an instant."""
+    return -(-at_ms // interval_ms) * interval_ms
+
+
+def _submit(tx: Tx, network_id: int) -> None:
+    key = f"network:{network_id}"
+    if tx.scalar(select(job.c.id).where(job.c.open == 1, job.c.resource_key == key).limit(1)) is not None:
+        return
+    submit(
+        tx,
+        network_shutdown(network=network_id),
+        Owner(SYSTEM_ACCOUNT, ROOT_DOMAIN, SYSTEM_USER),
+        command="network.shutdown",
+        instance_kind="Network",
+        instance_id=network_id,
+        resource_key=key,
+    )
