@@ -5,35 +5,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from router_world import Guest, World, config
-
-from pileus.agent.backends.kvm.router_namespace import NamespaceRouters
-from pileus.wire.operations import RouterFacts
-from pileus.wire.router import RouterConfig
-
-
-class RunningRouter:
-    """The launcher under test, and the one router of the world, spoken to without asyncio."""
-
-    def __init__(self, world: World, state: Path, runner: asyncio.Runner) -> None:
-        self.world = world
-        self.state = state
-        self.runner = runner
-        self.launcher = NamespaceRouters(state)
-
-    def start(self, wanted: RouterConfig | None = None, epoch: int = 1) -> RouterFacts:
-        spec = self.world.spec(epoch)
-        return self.runner.run(self.launcher.start(spec, wanted or config(), self.world.bridges))
-
-    def configure(self, wanted: RouterConfig) -> RouterFacts:
-        return self.runner.run(self.launcher.configure(self.world.router_name, wanted))
-
-    def remove(self) -> None:
-        self.runner.run(self.launcher.remove(self.world.router_name))
-
-    def forget(self) -> None:
-        """As if the agent had been restarted: a new launcher on the same state."""
-        self.launcher = NamespaceRouters(self.state)
+from router_world import Guest, RunningRouter, World
 
 
 @pytest.fixture

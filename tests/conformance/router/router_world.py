@@ -1,5 +1,6 @@
 """A guest network, its router and the world outside, in namespaces of this machine: what the router tests stand on."""
 
+import asyncio
 import ctypes
 import itertools
 import os
@@ -13,7 +14,8 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from pileus.wire.operations import RouterSpec
+from pileus.agent.backends.kvm.router_namespace import NamespaceRouters
+from pileus.wire.operations import RouterFacts, RouterSpec
 from pileus.wire.places import Isolation, NetworkRef, NicSpec, Traffic
 from pileus.wire.router import GuestData, Lease, PortForward, PublicAddress, RouterConfig
 
@@ -50,8 +52,8 @@ def run(*argv: str, check: bool = True, seconds: float = 30, env: dict[str, str]
     return done.stdout
 
 
-def until(what: Callable[[], bool], message: str) -> None:
-    deadline = time.monotonic() + PATIENCE_SECONDS
+def until(what: Callable[[], bool], message: str, seconds: float = PATIENCE_SECONDS) -> None:
+    deadline = time.monotonic() + seconds
     tick = threading.Event()
     while not what():
         assert time.monotonic() < deadline, message
@@ -225,6 +227,30 @@ class World:
         names = re.findall(rf"\S*{re.escape(self.router_name)}\S*", run("ip", "netns", "list"))
         number = self.router_name.split("-")[1]
         return names + re.findall(rf"r{number}-\d", run("ip", "link"))
+
+
+class RunningRouter:
+    """The launcher under test, and the one router of the world, spoken to without asyncio."""
+
+    def __init__(self, world: World, state: Path, runner: asyncio.Runner) -> None:
+        self.world = world
+        self.state = state
+        self.runner = runner
+        self.launcher = NamespaceRouters(state)
+
+    def start(self, wanted: RouterConfig | None = None, epoch: int = 1) -> RouterFacts:
+        spec = self.world.spec(epoch)
+        return self.runner.run(self.launcher.start(spec, wanted or config(), self.world.bridges))
+
+    def configure(self, wanted: RouterConfig) -> RouterFacts:
+        return self.runner.run(self.launcher.configure(self.world.router_name, wanted))
+
+    def remove(self) -> None:
+        self.runner.run(self.launcher.remove(self.world.router_name))
+
+    def forget(self) -> None:
+        """As if the agent had been restarted: a new launcher on the same state."""
+        self.launcher = NamespaceRouters(self.state)
 
 
 @contextmanager

@@ -6,7 +6,6 @@ import socket
 
 import msgspec
 import pytest
-from conftest import RunningRouter
 from router_world import (
     DB,
     DB_DATA,
@@ -21,6 +20,7 @@ from router_world import (
     WEB,
     WEB_DATA,
     Guest,
+    RunningRouter,
     World,
     config,
     connected,

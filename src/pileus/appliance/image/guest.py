@@ -37,9 +37,7 @@ COMMAND_LINE = (
     "console=tty0 console=ttyS0,115200 quiet mitigations=off tsc=reliable no_timer_check panic=5 net.ifnames=0"
 )
 
-DEFAULT_LOGIN = (
-    "$6$pileusguest$yV50mOE/.90RJjEui4v/7y17bn5cKc/wqzsO3knSyGEk1ZIRcURU.ymiNvm1Mmclq0P0ZUxaUum72D6snyg480"
-)
+DEFAULT_LOGIN = "$6$pileusguest$yV50mOE/.90RJjEui4v/7y17bn5cKc/wqzsO3knSyGEk1ZIRcURU.ymiNvm1Mmclq0P0ZUxaUum72D6snyg480"
 """Hash of "password", the guide's password of the default template."""
 
 PACKAGES = {
