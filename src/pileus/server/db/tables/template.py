@@ -75,11 +75,14 @@ template_copy = Table(
     Column("virtual_bytes", BigInteger, nullable=False, default=0),
     Column("physical_bytes", BigInteger, nullable=False, default=0),
     Column("operation_id", String(80), nullable=True),
+    Column("attempts", Integer, nullable=False, default=0),
+    instant("retry_at", nullable=True),
     instant("created_at"),
     UniqueConstraint("template_id", "zone_id"),
 )
 """The image in one zone's secondary storage. `status` is the sentence shown in listTemplates; while it is downloading,
-the progress stands in the row of host_operation that `operation_id` names."""
+the progress stands in the row of host_operation that `operation_id` names. A Failed copy with `retry_at` is fetched
+again from then on."""
 
 template_on_pool = Table(
     "template_on_pool",

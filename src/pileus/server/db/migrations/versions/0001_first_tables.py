@@ -794,6 +794,8 @@ def upgrade() -> None:
         sa.Column("virtual_bytes", sa.BigInteger(), nullable=False),
         sa.Column("physical_bytes", sa.BigInteger(), nullable=False),
         sa.Column("operation_id", sa.String(length=80), nullable=True),
+        sa.Column("attempts", sa.Integer(), nullable=False),
+        sa.Column("retry_at", sa.BigInteger(), nullable=True),
         sa.Column("created_at", sa.BigInteger(), nullable=False),
         sa.ForeignKeyConstraint(["host_id"], ["host.id"], name=op.f("fk_template_copy_host_id")),
         sa.ForeignKeyConstraint(["template_id"], ["template.id"], name=op.f("fk_template_copy_template_id")),
