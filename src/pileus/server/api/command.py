@@ -234,7 +234,7 @@ def command(
             raise ValueError(f"command {name} is registered twice")
         if not (params.__doc__ or "").strip():
             raise ValueError(f"command {name} has no description")
-        if params.run is Params.run:
+        if params.run is Params.run and not public:
             raise UnboundCommand(name)
         is_list = name.startswith("list") and issubclass(params, ListParams)
         params.spec = CommandSpec(

@@ -1,0 +1,142 @@
+"""From a request to its answer: find the command, read plain values, let the caller in, resolve ids, run, render.
+
+Runs in a thread of its own, one unit of work per call; a call that writes is let in before it takes the writer's place.
+"""
+
+import time
+from contextlib import AbstractContextManager
+
+import structlog
+
+from pileus.server.api import errors, parse, render, sessions
+from pileus.server.api.command import Call, CommandSpec, Page, registry
+from pileus.server.api.render import Answer, Result
+from pileus.server.api.request import Request
+from pileus.server.api.sessions import COOKIE, BrokenSession, Entry
+from pileus.server.db.transaction import Database, Tx
+from pileus.server.domain.caller import root_caller
+from pileus.server.domain.errors import PileusError, Unauthorized, UnsupportedAction
+from pileus.server.services import job, session
+
+_log = structlog.get_logger(__name__)
+
+_MOST_NAMES = 20
+
+
+class Dispatcher:
+    """Answers calls. `trusted` is the integration port: no authentication, the caller is the root administrator."""
+
+    def __init__(self, database: Database, *, trusted: bool = False) -> None:
+        self.database = database
+        self.trusted = trusted
+
+    def answer(self, request: Request) -> Answer:
+        """The answer to any request; never raises."""
+        started = time.monotonic()
+        name = request.value("command")
+        spec = registry.get(name)
+        try:
+            answer = self._answer(request, name, spec)
+        except BrokenSession as error:
+            self._end_session(request)
+            answer = errors.answer(error, spec, as_json=request.as_json)
+        except PileusError as error:
+            answer = errors.answer(error, spec, as_json=request.as_json)
+        except Exception as error:
+            answer = errors.answer(errors.unexpected(error, name[:100]), spec, as_json=request.as_json)
+        _log.info(
+            "call",
+            command=spec.name if spec else None,
+            status=answer.status,
+            peer=request.peer,
+            milliseconds=round((time.monotonic() - started) * 1000, 1),
+        )
+        return answer
+
+    def _answer(self, request: Request, name: str, spec: CommandSpec | None) -> Answer:
+        if not request.sent:
+            raise UnsupportedAction("no command was given")
+        if spec is not None and spec.public:
+            return self._public(request, spec)
+        if spec is None:
+            raise self._no_such(request, name)
+        if strangers := parse.unknown(spec, request.sent):
+            _log.warning("unknown parameters", command=name, names=[s[:40] for s in strangers[:_MOST_NAMES]])
+        try:
+            prepared = parse.prepare(spec, request.sent)
+        except PileusError as error:
+            # What is wrong with a call is told only to those who may make it.
+            with self.database.read() as tx:
+                self._permitted(tx, request, spec)
+            raise error from None
+        if not spec.reads or prepared.has_passwords:
+            with self.database.read() as tx:
+                self._permitted(tx, request, spec)
+        if prepared.has_passwords:
+            prepared = parse.hash_passwords(prepared)
+        with self._unit(spec) as tx:
+            entry = self._permitted(tx, request, spec)
+            command = parse.resolve(prepared, tx, entry.caller)
+            result = command.run(Call(tx, entry.caller, name, sessions.client_of(tx, request)))
+            answer = render.answer(spec, result, as_json=request.as_json, pending=_pending(tx, spec, result))
+        if entry.stale:
+            with self.database.write() as tx:
+                session.touch(tx, request.cookie(COOKIE))
+        return answer
+
+    def _unit(self, spec: CommandSpec) -> AbstractContextManager[Tx]:
+        return self.database.read() if spec.reads else self.database.write()
+
+    def _permitted(self, tx: Tx, request: Request, spec: CommandSpec) -> Entry:
+        entry = self._entry(tx, request)
+        if entry.caller.role in spec.roles:
+            return entry
+        raise _unavailable(entry, spec.name)
+
+    def _entry(self, tx: Tx, request: Request) -> Entry:
+        if not self.trusted:
+            return sessions.authenticate(tx, request)
+        # Browsers name the site that made them call; no site has business at this port.
+        if request.headers.get("origin") or request.headers.get("sec-fetch-site", "none") not in (
+            "none",
+            "same-origin",
+        ):
+            raise Unauthorized
+        return Entry(root_caller(), by_session=True)
+
+    def _no_such(self, request: Request, name: str) -> PileusError:
+        with self.database.read() as tx:
+            entry = self._entry(tx, request)
+        if name:
+            return _unavailable(entry, name)
+        if entry.by_session and not self.trusted:
+            return errors.BadRequest("no command was given")
+        return UnsupportedAction("no command was given")
+
+    def _public(self, request: Request, spec: CommandSpec) -> Answer:
+        if self.trusted:
+            raise UnsupportedAction(f"{spec.name} has no meaning at a port without authentication")
+        prepared = parse.prepare(spec, request.sent)
+        command = spec.params(**prepared.values)
+        told = command.serve(self.database, request)  # type: ignore[attr-defined]
+        answer = render.answer(spec, told.view, as_json=request.as_json)
+        for header, value in told.headers:
+            answer = answer.with_header(header, value)
+        return answer
+
+    def _end_session(self, request: Request) -> None:
+        with self.database.write() as tx:
+            session.logout(tx, request.cookie(COOKIE))
+
+
+def _pending(tx: Tx, spec: CommandSpec, result: Result) -> dict[str, str]:
+    """Open jobs of the objects on a page."""
+    if not isinstance(result, Page) or spec.returns.kind is None:
+        return {}
+    uuids = [str(view["id"]) for view in result.views if view.get("id")]
+    return job.pending_of(tx, spec.returns.kind, uuids) if uuids else {}
+
+
+def _unavailable(entry: Entry, name: str) -> PileusError:
+    text = f"The given command {name[:100]!r} does not exist or is not available to you"
+    return UnsupportedAction(text) if entry.by_session else Unauthorized(text)

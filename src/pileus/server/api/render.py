@@ -1,0 +1,155 @@
+"""Answers: JSON and XML from the field tables of responses. All text is escaped; None is left out."""
+
+import re
+import time
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, replace
+from types import MappingProxyType
+from typing import Any
+
+import msgspec
+
+from pileus.server.api.command import CommandSpec, Page, Response, Started, Success, View
+
+VERSION = "2.2.14"
+"""The release of the API that answers are shaped after."""
+
+JSON_TYPE = "application/json; charset=UTF-8"
+XML_TYPE = "text/xml; charset=UTF-8"
+
+Body = Mapping[str, Any]
+Result = Page | View | Started | Success
+
+
+@dataclass(frozen=True)
+class Answer:
+    """An HTTP answer, ready to be sent."""
+
+    status: int
+    body: bytes
+    content_type: str
+    headers: tuple[tuple[str, str], ...] = ()
+
+    def with_header(self, name: str, value: str) -> "Answer":
+        """The same answer with one more header."""
+        return replace(self, headers=(*self.headers, (name, value)))
+
+
+def answer(spec: CommandSpec, result: Result, *, as_json: bool, pending: Mapping[str, str] | None = None) -> Answer:
+    """Render what a command returned, in its envelope. `pending`: open jobs by the UUID of their object."""
+    return envelope(spec.envelope, inner(spec.returns, result, pending or {}), as_json=as_json)
+
+
+def inner(response: type[Response], result: Result, pending: Mapping[str, str] = MappingProxyType({})) -> Body:
+    """What stands inside the envelope: a list with its count, an object, a job, or success."""
+    if isinstance(result, Page):
+        if result.count == 0:
+            return {}
+        if not result.views:
+            return {"count": result.count}
+        listed = [_with_job(fields(response, view), pending) for view in result.views]
+        return {"count": result.count, response.object_name: listed}
+    if isinstance(result, Started):
+        return {"jobid": result.job} if result.id is None else {"id": result.id, "jobid": result.job}
+    if isinstance(result, Success):
+        return {"success": True, "displaytext": result.text} if result.text else {"success": True}
+    rendered = _with_job(fields(response, result), pending)
+    return {response.object_name: rendered} if response.object_name else rendered
+
+
+def fields(response: type[Response], view: View) -> dict[str, Any]:
+    """One object by its wire names."""
+    rendered: dict[str, Any] = {}
+    for name, wire, convert in _table(response):
+        value = view.get(name)
+        if value is not None:
+            rendered[wire] = value if convert is None else convert(value)
+    return rendered
+
+
+def _with_job(rendered: dict[str, Any], pending: Mapping[str, str]) -> dict[str, Any]:
+    job = pending.get(rendered.get("id", "")) if pending else None
+    if job is not None and "jobid" not in rendered:
+        rendered["jobid"] = job
+        rendered["jobstatus"] = 0
+    return rendered
+
+
+def date(ms: int) -> str:
+    """An instant as the API writes it: UTC, whole seconds, `+0000`."""
+    return time.strftime("%Y-%m-%dT%H:%M:%S+0000", time.gmtime(ms // 1000))
+
+
+def envelope(name: str, body: Body, *, as_json: bool, status: int = 200) -> Answer:
+    """Put a body into its envelope and write it out."""
+    if as_json:
+        return Answer(status, msgspec.json.encode({name: body}), JSON_TYPE)
+    parts = ['<?xml version="1.0" encoding="UTF-8"?>', f'<{name} cloud-stack-version="{VERSION}">']
+    _children(body.items(), parts)
+    parts.append(f"</{name}>")
+    return Answer(status, "".join(parts).encode("utf-8", "replace"), XML_TYPE)
+
+
+Convert = Callable[[Any], Any]
+
+
+_tables: dict[Any, tuple[tuple[str, str, Convert | None], ...]] = {}
+
+
+def _table(response: type[Response]) -> tuple[tuple[str, str, Convert | None], ...]:
+    known = _tables.get(response)
+    if known is None:
+        known = tuple((field.name, field.wire, _converter(field.wire_type, field.nested)) for field in response.fields)
+        _tables[response] = known
+    return known
+
+
+def _converter(wire_type: str, nested: type[Response] | None) -> Convert | None:
+    if nested is not None:
+        inside = nested
+
+        def convert(value: Any) -> Any:
+            if isinstance(value, Mapping):
+                return fields(inside, value)
+            return [fields(inside, one) for one in value]
+
+        return convert
+    if wire_type in ("date", "tzdate"):
+        return date
+    return None
+
+
+_NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_.-]*\Z")
+_FORBIDDEN = re.compile("[^\t\n\r\x20-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")
+"""What XML 1.0 cannot hold even when it is escaped."""
+
+
+def _children(items: Iterable[tuple[str, Any]], parts: list[str]) -> None:
+    for name, value in items:
+        if isinstance(value, (list, tuple)):
+            for one in value:
+                _element(name, one, parts)
+        elif value is not None:
+            _element(name, value, parts)
+
+
+def _element(name: str, value: Any, parts: list[str]) -> None:
+    if not _NAME.match(name):
+        parts.append(f"<entry><key>{_escaped(name)}</key>")
+        _element("value", value, parts)
+        parts.append("</entry>")
+        return
+    parts.append(f"<{name}>")
+    if isinstance(value, Mapping):
+        _children(value.items(), parts)
+    elif isinstance(value, bool):
+        parts.append("true" if value else "false")
+    else:
+        parts.append(_escaped(str(value)))
+    parts.append(f"</{name}>")
+
+
+def _escaped(text: str) -> str:
+    text = _FORBIDDEN.sub("\ufffd", text)
+    text = text.replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")
+    return text.replace('"', "&quot;").replace("'", "&apos;")

@@ -1,0 +1,54 @@
+"""Jobs as their owners see them. How they run is the business of `server.jobs`."""
+
+from typing import Any
+
+from sqlalchemy import Column, ColumnElement, RowMapping, Table, select
+
+from pileus.server.db.queries.page import page
+from pileus.server.db.tables.account import account, users
+from pileus.server.db.tables.job import job
+from pileus.server.db.transaction import Tx
+
+account_column: Column[Any] = job.c.account_id
+domain_column: Column[Any] = job.c.domain_id
+created_column: Column[Any] = job.c.created_at
+command_column: Column[Any] = job.c.command
+is_open: ColumnElement[bool] = job.c.open == 1
+is_top_level: ColumnElement[bool] = job.c.parent_id.is_(None)
+
+
+def by_id(tx: Tx, job_id: int) -> RowMapping | None:
+    """The job, open or ended."""
+    return tx.one(select(job).where(job.c.id == job_id))
+
+
+def list_page(tx: Tx, where: list[ColumnElement[bool]], *, offset: int, limit: int) -> tuple[list[RowMapping], int]:
+    """Jobs, oldest first, and the number of all matches."""
+    return page(tx, job, where, offset=offset, limit=limit)
+
+
+def pending_of(tx: Tx, names: tuple[str, ...], table: Table, uuids: list[str]) -> dict[str, str]:
+    """The UUID of the newest open job of each thing, by the thing's UUID."""
+    found = (
+        select(table.c.uuid.label("thing"), job.c.uuid.label("job"))
+        .join(table, table.c.id == job.c.instance_id)
+        .where(is_open, job.c.instance_kind.in_(names), is_top_level, table.c.uuid.in_(uuids))
+        .order_by(job.c.id)
+    )
+    return {str(row["thing"]): str(row["job"]) for row in tx.all(found)}
+
+
+def owners(tx: Tx, account_ids: set[int], user_ids: set[int]) -> tuple[dict[int, str], dict[int, str]]:
+    """UUIDs of accounts and of users, removed ones too."""
+    by_account = select(account.c.id, account.c.uuid).where(account.c.id.in_(account_ids))
+    by_user = select(users.c.id, users.c.uuid).where(users.c.id.in_(user_ids))
+    return (
+        {int(row["id"]): str(row["uuid"]) for row in tx.all(by_account)},
+        {int(row["id"]): str(row["uuid"]) for row in tx.all(by_user)},
+    )
+
+
+def uuid_in(tx: Tx, table: Table, key: int) -> str | None:
+    """The UUID of any row, removed or not."""
+    found = tx.scalar(select(table.c.uuid).where(table.c.id == key))
+    return None if found is None else str(found)

@@ -1,0 +1,159 @@
+"""What callers learn of jobs: whether they are done, with what result, and which jobs are open."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import msgspec
+from sqlalchemy import ColumnElement, RowMapping
+
+from pileus.server.auth import visibility
+from pileus.server.auth.kinds import KINDS
+from pileus.server.db.queries import job as jobs
+from pileus.server.db.queries.page import like
+from pileus.server.db.transaction import Tx
+from pileus.server.domain.caller import Caller
+from pileus.server.domain.errors import InternalError
+from pileus.server.domain.ids import (
+    Account,
+    Cluster,
+    Domain,
+    Entity,
+    Host,
+    Id,
+    Job,
+    Network,
+    PortForwardingRule,
+    PublicIp,
+    Router,
+    StoragePool,
+    Template,
+    User,
+    Vm,
+    Volume,
+    Zone,
+)
+from pileus.server.domain.job import JobStatus, Phase
+from pileus.server.services.paging import bounds
+
+INSTANCE_KINDS: Mapping[type[Entity], tuple[str, ...]] = {
+    Account: ("Account",),
+    Cluster: ("Cluster",),
+    Domain: ("Domain",),
+    Host: ("Host",),
+    Network: ("Network",),
+    PortForwardingRule: ("FirewallRule", "PortForwardingRule"),
+    PublicIp: ("IpAddress", "PublicIp"),
+    Router: ("DomainRouter",),
+    StoragePool: ("StoragePool",),
+    Template: ("Template",),
+    User: ("User",),
+    Vm: ("VirtualMachine",),
+    Volume: ("Volume",),
+    Zone: ("Zone",),
+}
+"""Wire names of what a job works on (`job.instance_kind`), by kind."""
+
+_KIND_OF = {name: kind for kind, names in INSTANCE_KINDS.items() for name in names}
+_ENDED = {Phase.SUCCEEDED: JobStatus.SUCCEEDED, Phase.FAILED: JobStatus.FAILED}
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """A job as told to its caller. `facts` were set by its steps and may hold what is shown to its own caller only."""
+
+    view: dict[str, Any]
+    status: JobStatus
+    command: str
+    instance_id: int | None
+    facts: Mapping[str, Any]
+    error_code: int
+    error_text: str
+
+
+def outcome(tx: Tx, caller: Caller, job_id: Id[Job]) -> Outcome:
+    """How a job stands. What its steps tell in confidence reaches only the account it ran for and whoever called."""
+    row = jobs.by_id(tx, job_id)
+    if row is None:
+        raise InternalError("a job that was found is gone")
+    status = _status(row)
+    ours = caller.account_id == row["account_id"] or caller.user_id == row["user_id"]
+    facts = msgspec.json.decode(row["result"]) if row["result"] and ours and status is JobStatus.SUCCEEDED else {}
+    return Outcome(
+        view=_views(tx, [row])[0],
+        status=status,
+        command=row["command"],
+        instance_id=row["instance_id"],
+        facts=facts,
+        error_code=row["error_code"] or InternalError.code,
+        error_text=row["error_text"] or "",
+    )
+
+
+def list_page(
+    tx: Tx,
+    caller: Caller,
+    *,
+    account: str | None,
+    domain_id: int | None,
+    list_all: bool | None,
+    is_recursive: bool | None,
+    start: int | None,
+    keyword: str | None,
+    page: int | None,
+    page_size: int | None,
+) -> tuple[list[dict[str, Any]], int]:
+    """Open jobs in the caller's scope, without the jobs that other jobs wait for."""
+    scope = visibility.scope(
+        caller, account=account, domain_id=domain_id, list_all=list_all, is_recursive=is_recursive, tx=tx
+    )
+    where: list[ColumnElement[bool]] = [jobs.is_open, jobs.is_top_level]
+    where += scope.where(jobs.account_column, jobs.domain_column)
+    if start is not None:
+        where.append(jobs.created_column >= start)
+    if keyword:
+        where.append(like(jobs.command_column, keyword))
+    offset, limit = bounds(tx, page, page_size)
+    rows, count = jobs.list_page(tx, where, offset=offset, limit=limit)
+    return _views(tx, rows), count
+
+
+def pending_of(tx: Tx, kind: type[Entity], uuids: list[str]) -> dict[str, str]:
+    """UUIDs of open jobs, by the UUID of what they work on."""
+    names = INSTANCE_KINDS.get(kind)
+    return jobs.pending_of(tx, names, KINDS[kind].table, uuids) if names else {}
+
+
+def _status(row: RowMapping) -> JobStatus:
+    return _ENDED.get(Phase(row["phase"]), JobStatus.PENDING)
+
+
+def _views(tx: Tx, rows: list[RowMapping]) -> list[dict[str, Any]]:
+    accounts, users = jobs.owners(tx, {row["account_id"] for row in rows}, {row["user_id"] for row in rows})
+    return [
+        {
+            "job_id": row["uuid"],
+            "account_id": accounts.get(row["account_id"]),
+            "user_id": users.get(row["user_id"]),
+            "cmd": row["command"],
+            "job_status": int(_status(row)),
+            "job_proc_status": 0,
+            "job_result_code": _result_code(row),
+            "job_instance_type": row["instance_kind"],
+            "job_instance_id": _instance(tx, row),
+            "created": row["created_at"],
+            "completed": row["completed_at"],
+        }
+        for row in rows
+    ]
+
+
+def _result_code(row: RowMapping) -> int:
+    return int(row["error_code"] or InternalError.code) if _status(row) is JobStatus.FAILED else 0
+
+
+def _instance(tx: Tx, row: RowMapping) -> str | None:
+    kind = _KIND_OF.get(row["instance_kind"] or "")
+    if kind is None or row["instance_id"] is None:
+        return None
+    return jobs.uuid_in(tx, KINDS[kind].table, row["instance_id"])
