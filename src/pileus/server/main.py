@@ -1,0 +1,194 @@
+"""The composition root of the management server: the only place that wires the rooms together."""
+
+import argparse
+import asyncio
+import contextlib
+import signal
+import sys
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+import structlog
+import uvicorn
+
+from pileus.server.api.app import create_app, create_integration_app
+from pileus.server.config import keys, value
+from pileus.server.db.migrate import upgrade
+from pileus.server.db.seed import seed
+from pileus.server.db.transaction import Database, Tx
+from pileus.server.domain.host import HostState
+from pileus.server.first_start import admin_password
+from pileus.server.health import Health
+from pileus.server.hosts.authority import Authority
+from pileus.server.hosts.callbacks import Callbacks
+from pileus.server.hosts.listener import Listener, ListenerSettings
+from pileus.server.hosts.operations import HostOperation
+from pileus.server.jobs.engine import Engine, Hooks
+from pileus.server.jobs.pool import JobPool
+from pileus.server.jobs.reconciler import ReconcilerPool
+from pileus.server.jobs.submit import wake
+from pileus.server.log import log_as_json
+from pileus.server.registered import register_all
+from pileus.server.services import host, vm_stats, vm_sync
+from pileus.server.settings import BadSettings, ServerSettings, from_file
+from pileus.wire.messages import Happened, HostIntro, HostStats
+
+log = structlog.get_logger(__name__)
+
+
+class Server:
+    """One management server: API, agents' listener, job workers, reconcilers. Several on one database are a farm."""
+
+    def __init__(self, settings: ServerSettings) -> None:
+        self.settings = settings
+        self.database = Database(settings.database)
+        self._doors: list[uvicorn.Server] = []
+
+    async def run(self, stop: asyncio.Event) -> None:
+        """Serve until `stop` is set; then let steps end, give jobs back, and tell the agents."""
+        await asyncio.to_thread(self._prepare)
+        authority = await asyncio.to_thread(Authority.load, self.database)
+        listener = Listener(self.database, authority, self._listener_settings(), _callbacks())
+        jobs = JobPool(Engine(self.database, owner=self.settings.name, hooks=_hooks()), workers=self.settings.workers)
+        reconcilers = ReconcilerPool(self.database, owner=self.settings.name)
+        await listener.start()
+        jobs.start()
+        reconcilers.start()
+        doors = asyncio.create_task(_serve_all(self._open_doors()))
+        stopped = asyncio.create_task(_until(stop))
+        try:
+            log.info("server ready", api=f"{self.settings.api_address}:{self.settings.api_port}", agents=listener.port)
+            await asyncio.wait({doors, stopped}, return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            stopped.cancel()
+            for door in self._doors:
+                door.should_exit = True
+            await asyncio.gather(doors, return_exceptions=True)
+            await listener.close()
+            await asyncio.to_thread(jobs.stop)
+            await asyncio.to_thread(reconcilers.stop)
+            self.database.dispose()
+            log.info("server stopped")
+
+    def _prepare(self) -> None:
+        self.settings.state_dir.mkdir(parents=True, exist_ok=True)
+        upgrade(self.database)
+        with self.database.write() as tx:
+            seed(tx)
+        admin_password(self.database, self.settings.state_dir / "admin-password")
+
+    def _listener_settings(self) -> ListenerSettings:
+        with self.database.read() as tx:
+            down_after = float(value(tx, keys.host_down_wait))
+        return ListenerSettings(
+            server=self.settings.name,
+            address=self.settings.agent_address,
+            port=self.settings.agent_port,
+            names=self.settings.agent_names,
+            down_after_seconds=down_after,
+        )
+
+    def _open_doors(self) -> list[uvicorn.Server]:
+        health = Health(self.database, create_app(self.database))
+        self._doors = [_door(health, self.settings.api_address, self.settings.api_port)]
+        with self.database.read() as tx:
+            port = value(tx, keys.integration_api_port)
+        if port:
+            # Without authentication: loopback only. Who needs it elsewhere puts a proxy of their own before it.
+            self._doors.append(_door(create_integration_app(self.database), "127.0.0.1", port))
+        return self._doors
+
+
+async def _serve_all(doors: list[uvicorn.Server]) -> None:
+    await asyncio.gather(*(door.serve() for door in doors))
+
+
+async def _until(stop: asyncio.Event) -> None:
+    await stop.wait()
+
+
+class _Door(uvicorn.Server):
+    """A uvicorn server that leaves signals to us."""
+
+    @contextlib.contextmanager
+    def capture_signals(self) -> Iterator[None]:
+        yield
+
+
+def _door(app: object, address: str, port: int) -> uvicorn.Server:
+    return _Door(
+        uvicorn.Config(
+            app,  # type: ignore[arg-type]
+            host=address,
+            port=port,
+            log_config=None,
+            access_log=False,
+            server_header=False,
+            proxy_headers=False,
+            timeout_graceful_shutdown=5,
+        )
+    )
+
+
+def _hooks() -> Hooks:
+    return Hooks(on_failed=[], on_stuck=[])
+
+
+def _callbacks() -> Callbacks:
+    return Callbacks(
+        on_answer=_answered,
+        on_inventory=_introduced,
+        on_happened=_happened,
+        on_report=_reported,
+        on_state=_state_changed,
+    )
+
+
+def _answered(tx: Tx, operation: HostOperation) -> None:
+    wake(tx, operation.topic)
+
+
+def _introduced(tx: Tx, host_id: int, intro: HostIntro) -> None:
+    host.introduced(tx, host_id, intro.facts)
+    vm_sync.inventory(tx, host_id, intro.holds)
+
+
+def _happened(tx: Tx, host_id: int, what: Happened) -> None:
+    vm_sync.happened(tx, host_id, uuid=what.uuid, epoch=what.epoch, change=what.change)
+
+
+def _reported(tx: Tx, _host_id: int, stats: HostStats) -> None:
+    vm_stats.reported(tx, stats)
+
+
+def _state_changed(tx: Tx, host_id: int, _state: HostState) -> None:
+    wake(tx, f"host:{host_id}")
+
+
+async def serve(settings: ServerSettings) -> None:
+    """Run a server until SIGTERM or SIGINT."""
+    stop = asyncio.Event()
+    loop = asyncio.get_running_loop()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, stop.set)
+    await Server(settings).run(stop)
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Command line: `--config FILE`."""
+    parser = argparse.ArgumentParser(prog="pileus server", description="Run a Pileus management server.")
+    parser.add_argument("--config", type=Path, required=True, help="TOML file: database, state_dir, api, agents, jobs")
+    given = parser.parse_args(arguments)
+    log_as_json()
+    try:
+        settings = from_file(given.config)
+    except BadSettings as error:
+        sys.stderr.write(f"pileus server: {error}\n")
+        return 2
+    register_all()
+    try:
+        asyncio.run(serve(settings))
+    except OSError as error:
+        sys.stderr.write(f"pileus server: {error}\n")
+        return 1
+    return 0
