@@ -32,7 +32,6 @@ ACCEPTED = unused(
     integer("alert.smtp.port", 465, ALERT, "port of the mail server", most=65535),
     boolean("alert.smtp.useAuth", False, ALERT, "whether the mail server wants a password"),
     text("alert.smtp.username", "", ALERT, "user name at the mail server"),
-    integer("alert.wait", 1800, ALERT, "seconds before an alert about a silent host is sent"),
     boolean(
         "allow.subdomain.network.access", True, ADVANCED, "whether subdomains may use the networks of their parents"
     ),

@@ -20,7 +20,9 @@ from pileus.server.config.key import (
 account_cleanup_interval = integer(
     "account.cleanup.interval", 86400, ADVANCED, "seconds between two clean-ups of removed accounts", least=1
 )
-alert_wait = integer("alert.wait", 1800, ALERT, "seconds before an alert about a silent host is sent")
+alert_wait = integer(
+    "alert.wait", 180, ALERT, "seconds of silence after which a host counts as down and an alert is raised"
+)
 allow_public_user_templates = boolean(
     "allow.public.user.templates", True, ADVANCED, "whether users may make their templates public"
 )
@@ -81,9 +83,6 @@ incorrect_login_attempts_allowed = integer(
     least=1,
 )
 instance_name = text("instance.name", "VM", ADVANCED, "suffix of the instance names of guests")
-host_down_wait = integer(
-    "host.down.wait", 180, ADVANCED, "seconds of silence after which a host is down, and its guests with it"
-)
 integration_api_port = integer(
     "integration.api.port", 0, ADVANCED, "port of the API without authentication, 0 for none", most=65535
 )
