@@ -79,7 +79,7 @@ class Server:
 
     def _listener_settings(self) -> ListenerSettings:
         with self.database.read() as tx:
-            down_after = float(value(tx, keys.host_down_wait))
+            down_after = float(value(tx, keys.alert_wait))
         return ListenerSettings(
             server=self.settings.name,
             address=self.settings.agent_address,
