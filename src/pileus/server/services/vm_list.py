@@ -3,14 +3,13 @@
 from collections.abc import Collection
 from typing import Any
 
-from sqlalchemy import RowMapping, select
+from sqlalchemy import RowMapping
 
 from pileus.server.auth.visibility import scope
 from pileus.server.db.queries import vm as vms
 from pileus.server.db.queries.page import grouped, related
 from pileus.server.db.tables.account import account, domain
 from pileus.server.db.tables.host import host
-from pileus.server.db.tables.job import job
 from pileus.server.db.tables.network import network, nic
 from pileus.server.db.tables.offering import service_offering
 from pileus.server.db.tables.place import zone
@@ -19,11 +18,9 @@ from pileus.server.db.tables.vm import vm, vm_stats
 from pileus.server.db.transaction import Tx
 from pileus.server.domain.caller import Caller
 from pileus.server.domain.errors import ParameterError
-from pileus.server.domain.job import JobStatus
 from pileus.server.domain.network import GuestIpType
 from pileus.server.domain.vm import VmState
 from pileus.server.services.paging import bounds
-from pileus.server.workflows.vm_record import KIND
 
 PRESENT = "present"
 """Value of the `state` filter for every guest that is not destroyed."""
@@ -111,7 +108,6 @@ def views(tx: Tx, caller: Caller, rows: list[RowMapping]) -> list[dict[str, Any]
         os_types=related(tx, os_type, (row["os_type_id"] for row in rows)),
         networks=related(tx, network, (card["network_id"] for found in cards.values() for card in found)),
         stats=related(tx, vm_stats, ids, key=vm_stats.c.vm_id),
-        jobs=_jobs(tx, ids),
     )
     return [_view(row, cards[row["id"]], around, inner=caller.is_admin) for row in rows]
 
@@ -145,19 +141,9 @@ def _cards(tx: Tx, vm_ids: list[int]) -> dict[int, list[RowMapping]]:
     }
 
 
-def _jobs(tx: Tx, vm_ids: list[int]) -> dict[int, RowMapping]:
-    if not vm_ids:
-        return {}
-    open_jobs = select(job.c.instance_id, job.c.uuid).where(
-        job.c.open == 1, job.c.instance_kind == KIND, job.c.instance_id.in_(vm_ids)
-    )
-    return {row["instance_id"]: row for row in tx.all(open_jobs.order_by(job.c.id.desc()))}
-
-
 def _view(row: RowMapping, cards: list[RowMapping], around: _Around, *, inner: bool) -> dict[str, Any]:
     default = next((card for card in cards if card["is_default"]), cards[0] if cards else None)
     kind = around.get("networks", default["network_id"], "guest_ip_type") if default is not None else None
-    job_uuid = around.get("jobs", row["id"], "uuid")
     found = {
         "id": row["uuid"],
         "name": row["name"],
@@ -191,8 +177,6 @@ def _view(row: RowMapping, cards: list[RowMapping], around: _Around, *, inner: b
         "ip_address": default["ip"] if default is not None else None,
         "for_virtual_network": kind == GuestIpType.VIRTUAL if kind is not None else None,
         "hypervisor": row["hypervisor"],
-        "job_id": job_uuid,
-        "job_status": int(JobStatus.PENDING) if job_uuid is not None else None,
     }
     found |= _load(row, around)
     if inner:
