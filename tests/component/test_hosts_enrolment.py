@@ -278,7 +278,7 @@ async def test_an_old_protocol_is_told_which_side_to_upgrade(site: Site) -> None
 
 @pytest.mark.parametrize("text", ["", "a b", "t --ca-sha256", "t --ca-sha256 zz", "t --ca-sha256 00", "t x y"])
 async def test_token_files_that_make_no_sense_are_refused(text: str) -> None:
-    with pytest.raises(ValueError, match="expected|hex"):
+    with pytest.raises(ValueError, match=r"expected|hex"):
         parse_token(text)
 
 

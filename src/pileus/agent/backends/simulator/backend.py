@@ -47,6 +47,8 @@ class SimulatorBackend:
         self.host = world.hosts.setdefault(host.uuid, host)
         self.stubborn: set[str] = set()
         self.template_bytes = 64 * MIB
+        self.wrong_checksums: set[str] = set()
+        """Checksums that no image has: fetching with one of them is rejected."""
         self._clock = clock
         self._faults = faults or Faults()
         self._pace = pace or Pace()
@@ -104,6 +106,8 @@ class SimulatorBackend:
     async def fetch_template(self, order: FetchTemplate, progressed: Progressed) -> ImageFacts:
         async with self._call("fetch_template", order.name):
             pool = self._attached(order.pool)
+            if order.sha256 in self.wrong_checksums:
+                raise Refused(Reason.REJECTED, f"the image is not what {order.sha256} says")
             if order.name not in pool.templates:
                 for percent in (0, 50):
                     progressed(percent, f"{percent} % of {order.name}")
