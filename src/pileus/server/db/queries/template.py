@@ -4,10 +4,11 @@ from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from sqlalchemy import ColumnElement, and_, func, insert, or_, select, update
+from sqlalchemy import Column, ColumnElement, RowMapping, String, and_, cast, func, insert, or_, select, update
 from sqlalchemy.exc import IntegrityError
 
 from pileus.server.db.tables.host import host, host_operation
+from pileus.server.db.tables.job import job
 from pileus.server.db.tables.place import zone
 from pileus.server.db.tables.template import template, template_copy, template_permission
 from pileus.server.db.tables.vm import vm
@@ -34,12 +35,31 @@ class Copy:
     sha256: str | None
     virtual_bytes: int
     physical_bytes: int
+    attempts: int
 
 
-def by_id(tx: Tx, template_id: int) -> Mapping[str, Any] | None:
+def row(tx: Tx, template_id: int) -> RowMapping:
     """The row of a template, removed ones included."""
-    row = tx.one(select(template).where(template.c.id == template_id))
-    return {str(name): value for name, value in row.items()} if row is not None else None
+    found = tx.one(select(template).where(template.c.id == template_id))
+    if found is None:
+        raise LookupError(f"no template {template_id}")
+    return found
+
+
+def add(tx: Tx, **values: Any) -> int:
+    """A new template."""
+    return tx.insert(insert(template).values(created_at=tx.now, **values))
+
+
+def change(tx: Tx, template_id: int, **values: Any) -> None:
+    """Change columns of a template."""
+    tx.execute(update(template).where(template.c.id == template_id).values(**values))
+
+
+def remove(tx: Tx, template_id: int) -> None:
+    """Out of use: no list shows it, and nobody may use it any more."""
+    change(tx, template_id, live=None, removed_at=tx.now)
+    forbid(tx, template_id)
 
 
 def file_name(tx: Tx, template_id: int) -> str:
@@ -108,6 +128,11 @@ def tell(tx: Tx, copy_id: int, status: str) -> None:
     """Change the sentence that listTemplates shows, where it differs."""
     differs = and_(template_copy.c.id == copy_id, template_copy.c.status != status)
     tx.execute(update(template_copy).where(differs).values(status=status))
+
+
+def note_operation(tx: Tx, copy_id: int, operation_id: str) -> None:
+    """Say where the progress of a download is found."""
+    tx.execute(update(template_copy).where(template_copy.c.id == copy_id).values(operation_id=operation_id))
 
 
 def forget_copy(tx: Tx, copy_id: int) -> None:
@@ -190,21 +215,33 @@ def rows_page(
 
 
 def waiting_copies(tx: Tx, limit: int = 50) -> list[Copy]:
-    """Copies NotThere of live templates in zones whose secondary storage is up: their download should begin."""
+    """Copies of live templates whose download should begin: NotThere, or Failed and due for another attempt, in zones
+    whose secondary storage is up."""
     reachable = select(host.c.zone_id).where(
         host.c.live == 1, host.c.kind == HostKind.SECONDARY_STORAGE, host.c.state == HostState.UP
     )
+    due = and_(template_copy.c.state == CopyState.FAILED, template_copy.c.retry_at <= tx.now)
     statement = (
         select(template_copy)
         .join(template, template.c.id == template_copy.c.template_id)
         .where(
             template.c.live == 1,
-            template_copy.c.state == CopyState.NOT_THERE,
+            template.c.url.is_not(None),
+            or_(template_copy.c.state == CopyState.NOT_THERE, due),
             template_copy.c.zone_id.in_(reachable),
         )
         .order_by(template_copy.c.id)
         .limit(limit)
     )
+    return [_copy(row) for row in tx.all(statement)]
+
+
+def forgotten_removals(tx: Tx, limit: int = 50) -> list[Copy]:
+    """Copies that are Removing although no job is at it any more."""
+    busy = select(job.c.id).where(
+        job.c.open == 1, job.c.resource_key == "template_removal:" + _text(template_copy.c.id)
+    )
+    statement = select(template_copy).where(template_copy.c.state == CopyState.REMOVING, ~busy.exists()).limit(limit)
     return [_copy(row) for row in tx.all(statement)]
 
 
@@ -216,10 +253,19 @@ def zones_missing(tx: Tx, limit: int = 50) -> list[tuple[int, int]]:
         .outerjoin(
             template_copy, and_(template_copy.c.template_id == template.c.id, template_copy.c.zone_id == zone.c.id)
         )
-        .where(template.c.live == 1, template.c.cross_zones == 1, template_copy.c.id.is_(None))
+        .where(
+            template.c.live == 1,
+            template.c.cross_zones == 1,
+            template.c.url.is_not(None),
+            template_copy.c.id.is_(None),
+        )
         .limit(limit)
     )
     return [(int(row["template"]), int(row["zone"])) for row in tx.all(pairs)]
+
+
+def _text(column: Column[Any]) -> ColumnElement[str]:
+    return cast(column, String(20))
 
 
 def _copy(row: Mapping[Any, Any]) -> Copy:
@@ -234,4 +280,5 @@ def _copy(row: Mapping[Any, Any]) -> Copy:
         sha256=row["sha256"],
         virtual_bytes=row["virtual_bytes"],
         physical_bytes=row["physical_bytes"],
+        attempts=row["attempts"],
     )

@@ -3,14 +3,18 @@
 A row means that the pool may hold the file: it goes only after a host has said that the file is gone.
 """
 
+from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any
 
-from sqlalchemy import ColumnElement, and_, delete, insert, or_, select, update
+from sqlalchemy import ColumnElement, Select, and_, delete, insert, or_, select, update
 from sqlalchemy.exc import IntegrityError
 
 from pileus.server.db.tables.host import host_operation
 from pileus.server.db.tables.job import job
+from pileus.server.db.tables.template import template
 from pileus.server.db.tables.template import template_on_pool as table
+from pileus.server.db.tables.volume import volume
 from pileus.server.db.transaction import Tx
 from pileus.server.domain.storage import CopyState
 from pileus.wire.operations import FetchTemplate
@@ -67,16 +71,13 @@ def get(tx: Tx, template_id: int, pool_id: int) -> OnPool | None:
     row = tx.one(select(table).where(_is(template_id, pool_id)))
     if row is None:
         return None
-    return OnPool(template_id, pool_id, CopyState(row["state"]), row["name"], row["job_id"], row["host_id"])
+    return _on_pool(row)
 
 
 def of_template(tx: Tx, template_id: int) -> list[OnPool]:
     """All pools that may hold the template."""
     rows = tx.all(select(table).where(table.c.template_id == template_id).order_by(table.c.pool_id))
-    return [
-        OnPool(template_id, row["pool_id"], CopyState(row["state"]), row["name"], row["job_id"], row["host_id"])
-        for row in rows
-    ]
+    return [_on_pool(row) for row in rows]
 
 
 def claim(tx: Tx, on_pool: OnPool, *, job_id: int, host_id: int) -> bool:
@@ -134,15 +135,50 @@ def unanswered_fetches(tx: Tx, job_id: int) -> list[str]:
     return [str(operation_id) for operation_id in rows.scalars()]
 
 
-def remove(tx: Tx, on_pool: OnPool) -> bool:
-    """Any state but Downloading → Removing: nobody may use it any more."""
+def remove(tx: Tx, on_pool: OnPool, *, used_before: int) -> bool:
+    """Any state but Downloading → Removing, unless a volume of the pool needs it: nobody may use it any more."""
     states = (CopyState.NOT_THERE, CopyState.READY, CopyState.FAILED)
-    return _change(tx, on_pool, table.c.state.in_(states), state=CopyState.REMOVING)
+    idle = and_(table.c.state.in_(states), table.c.used_at < used_before, ~_needed().exists())
+    return _change(tx, on_pool, idle, state=CopyState.REMOVING)
+
+
+def unremove(tx: Tx, on_pool: OnPool) -> bool:
+    """Removing → NotThere: it could not be removed for certain."""
+    return _change(tx, on_pool, table.c.state == CopyState.REMOVING, state=CopyState.NOT_THERE)
+
+
+def unneeded(tx: Tx, *, deleted: bool, limit: int = 50) -> list[OnPool]:
+    """Templates (deleted ones, or live ones) on pools whose volumes do not need them, the longest unused first."""
+    rows = tx.all(
+        select(table)
+        .join(template, template.c.id == table.c.template_id)
+        .where(
+            template.c.live.is_(None) if deleted else template.c.live == 1,
+            table.c.state.in_((CopyState.NOT_THERE, CopyState.READY, CopyState.FAILED)),
+            ~_needed().exists(),
+        )
+        .order_by(table.c.used_at)
+        .limit(limit)
+    )
+    return [_on_pool(row) for row in rows]
 
 
 def forget(tx: Tx, on_pool: OnPool) -> None:
     """The file is gone, and so is the row."""
     tx.execute(delete(table).where(_is(on_pool.template_id, on_pool.pool_id), table.c.state == CopyState.REMOVING))
+
+
+def _needed() -> Select[Any]:
+    """Volumes of the same pool that are or will be clones of it."""
+    return select(volume.c.id).where(
+        volume.c.live == 1, volume.c.pool_id == table.c.pool_id, volume.c.template_id == table.c.template_id
+    )
+
+
+def _on_pool(row: Mapping[Any, Any]) -> OnPool:
+    return OnPool(
+        row["template_id"], row["pool_id"], CopyState(row["state"]), row["name"], row["job_id"], row["host_id"]
+    )
 
 
 def _is(template_id: int, pool_id: int) -> ColumnElement[bool]:

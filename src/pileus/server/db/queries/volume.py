@@ -97,6 +97,12 @@ def host_for_pool(tx: Tx, pool_id: int, *, rather: int | None) -> int | None:
     return found[0]
 
 
+def pool_reference(tx: Tx, pool_id: int) -> PoolRef | None:
+    """A pool as hosts know it; None when it was removed."""
+    row = tx.one(select(storage_pool).where(storage_pool.c.id == pool_id, storage_pool.c.live == 1))
+    return PoolRef(row["uuid"], PoolKind(row["kind"]), row["path"], row["server"]) if row is not None else None
+
+
 def change_claim(tx: Tx, pool_id: int, by_bytes: int) -> None:
     """Correct what volumes hold of a pool, after a size turned out other than planned or a volume is gone."""
     tx.execute(
