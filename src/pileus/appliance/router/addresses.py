@@ -48,7 +48,10 @@ class Addresses:
         if self.public:
             public = config.public if config else ()
             await self._bring(self.public, {(one.ip, one.prefix) for one in public})
-            await self._route(public)
+            await self._route(public, self.public)
+        else:
+            own = config and config.gateway and PublicAddress(config.guest_ip, config.guest_prefix, config.gateway)
+            await self._route((own,) if own else (), self.guest)
 
     async def _bring(self, device: str, wanted: set[tuple[str, int]]) -> None:
         await run("ip", "link", "set", "dev", device, "up")
@@ -61,7 +64,7 @@ class Addresses:
         for ip, prefix in sorted(present - wanted):
             await run("ip", "addr", "del", f"{ip}/{prefix}", "dev", device)
 
-    async def _route(self, public: Iterable[PublicAddress]) -> None:
+    async def _route(self, public: Iterable[PublicAddress], device: str) -> None:
         """The default route, through the gateway of the source NAT address, or else of the first."""
         addresses = tuple(public)
         chosen = source_of(addresses) or next(iter(addresses), None)
@@ -74,7 +77,7 @@ class Addresses:
             return
         # With a prefix of 32 the gateway is beyond every network of ours, and still on this wire.
         onlink = ["onlink"] if chosen.prefix == 32 else []
-        way = ["via", chosen.gateway, "dev", self.public, *onlink, "src", chosen.ip]
+        way = ["via", chosen.gateway, "dev", device, *onlink, "src", chosen.ip]
         await run("ip", "route", "replace", "default", *way)
 
     def _set_kernel(self, *, forwarding: bool) -> None:

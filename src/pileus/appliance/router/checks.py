@@ -51,6 +51,8 @@ def _guest_network(config: RouterConfig) -> IPv4Network:
     network = IPv4Interface(f"{address}/{config.guest_prefix}").network
     if address in (network.network_address, network.broadcast_address):
         raise _bad("guest_ip is not a host's address")
+    if config.gateway and (config.gateway == config.guest_ip or _address(config.gateway, "gateway") not in network):
+        raise _bad("gateway is not another address of the guest network")
     return network
 
 

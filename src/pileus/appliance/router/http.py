@@ -14,6 +14,7 @@ from pileus.appliance.router.errors import StepFailed
 REQUEST_SECONDS = 10.0
 MAX_LINE_BYTES = 8192
 MAX_HEADERS = 64
+MAX_UNREAD_BYTES = 256 * 1024
 MAX_CONNECTIONS_OF_ONE = 16
 
 _PHRASES = {200: "OK", 400: "Bad Request", 404: "Not Found", 405: "Method Not Allowed", 503: "Service Unavailable"}
@@ -113,6 +114,10 @@ class Server:
         await writer.drain()
         with contextlib.suppress(OSError):
             writer.write_eof()
+        # Closing on what is unread would reset the connection and take the answer along.
+        left = MAX_UNREAD_BYTES
+        while left > 0 and (data := await reader.read(MAX_LINE_BYTES)):
+            left -= len(data)
 
 
 async def _read(reader: asyncio.StreamReader) -> tuple[str, str, dict[str, str]]:
@@ -124,13 +129,15 @@ async def _read(reader: asyncio.StreamReader) -> tuple[str, str, dict[str, str]]
     if method not in ("GET", "HEAD"):
         raise _BadRequest(405)
     headers: dict[str, str] = {}
-    while line := await _line(reader):
+    for _ in range(MAX_HEADERS):
+        line = await _line(reader)
+        if not line:
+            return method, target.partition("?")[0], headers
         name, colon, value = line.partition(":")
-        if not colon or len(headers) >= MAX_HEADERS:
+        if not colon:
             raise _BadRequest(400)
         headers[name.strip().lower()] = value.strip()
-    path = target.partition("?")[0]
-    return method, path, headers
+    raise _BadRequest(400)
 
 
 async def _line(reader: asyncio.StreamReader) -> str:

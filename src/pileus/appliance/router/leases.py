@@ -61,7 +61,7 @@ def _dhcp_arguments(config: RouterConfig, network: IPv4Network, *, dns: bool) ->
         "--dhcp-lease-max=65536",
         # A guest is called what the cloud calls it, whatever it says itself.
         "--dhcp-ignore-names",
-        f"--dhcp-option=tag:!{NO_GATEWAY},option:router,{config.guest_ip}",
+        f"--dhcp-option=tag:!{NO_GATEWAY},option:router,{config.gateway or config.guest_ip}",
         f"--dhcp-option=tag:{NO_GATEWAY},option:router",
     ]
     if not dns:

@@ -1,4 +1,4 @@
-"""Runs virtual routers in network namespaces of the host: no boot, a tenth of a second to start, a few MiB each.
+"""Runs virtual routers in network namespaces of the host: no boot, half a second to start, thirty MiB each.
 
 A router is a namespace, a veth pair for each NIC, the appliance as a session of its own, and a directory. The
 directory is written before anything is made and removed after everything is gone, so whatever crash came between,
@@ -34,6 +34,7 @@ DEVICES = ("eth0", "eth2")
 
 START_SECONDS = 30.0
 END_SECONDS = 10.0
+GRACE_SECONDS = 2.0
 POLL_SECONDS = 0.01
 
 _name = re.compile(r"r-([0-9]{1,10})-VM")
@@ -214,27 +215,28 @@ class NamespaceRouters:
             await asyncio.to_thread(shutil.rmtree, place)
 
     async def _end_processes(self, name: str) -> None:
-        """Kill everything in the router's namespace: the appliance, its dnsmasq, and what they may have started."""
+        """End everything in the router's namespace: the appliance, its dnsmasq, and what they may have started.
+
+        They are asked first, so that the appliance reaps its own child; what does not listen is killed.
+        """
         own = self._appliances.pop(name, None)
-        if own is not None:
-            # Perhaps it has not entered the namespace yet.
-            with contextlib.suppress(ProcessLookupError):
-                own.kill()
-            await asyncio.to_thread(own.wait, END_SECONDS)
-        if not _namespace_path(name).exists():
-            return
-        deadline = time.monotonic() + END_SECONDS
-        while pids := await self._pids(name):
-            if time.monotonic() > deadline:
-                raise Refused(Reason.FAILED, f"processes of router {name} do not end: {pids}")
-            for pid in pids:
+        began = time.monotonic()
+        asked: set[int] = set()
+        while pids := await self._pids(name, own):
+            waited = time.monotonic() - began
+            if waited > END_SECONDS:
+                raise Refused(Reason.FAILED, f"processes of router {name} do not end: {sorted(pids)}")
+            for pid in pids if waited > GRACE_SECONDS else pids - asked:
                 with contextlib.suppress(ProcessLookupError):
-                    os.kill(pid, signal.SIGKILL)
+                    os.kill(pid, signal.SIGKILL if waited > GRACE_SECONDS else signal.SIGTERM)
+            asked |= pids
             await asyncio.sleep(POLL_SECONDS)
 
-    async def _pids(self, name: str) -> list[int]:
+    async def _pids(self, name: str, own: subprocess.Popen[bytes] | None) -> set[int]:
+        """Processes in the namespace, and the appliance that may not have entered it yet."""
         listed = await programs.attempt(["ip", "netns", "pids", _namespace(name)])
-        return [int(word) for word in listed.out.split()] if listed.status == 0 else []
+        pids = {int(word) for word in listed.out.split()} if listed.status == 0 else set()
+        return pids | ({own.pid} if own is not None and own.poll() is None else set())
 
     def _names(self) -> list[str]:
         if not self._state.exists():
