@@ -52,13 +52,17 @@ class PortForward(Struct, frozen=True):
 
 
 class RouterConfig(Struct, frozen=True):
-    """Everything a router must do, at one generation. Lists are sorted by the server, so equal configs hash equal."""
+    """Everything a router must do, at one generation. Lists are sorted by the server, so equal configs hash equal.
+
+    `gateway` is the way out of guests and router when the router itself is not it: a Direct network's own gateway.
+    """
 
     network: str
     generation: int
     guest_ip: str
     guest_prefix: int
     domain: str
+    gateway: str = ""
     dns: tuple[str, ...] = ()
     services: tuple[str, ...] = ("dhcp", "dns", "gateway", "source-nat", "user-data", "password")
     leases: tuple[Lease, ...] = ()

@@ -63,6 +63,7 @@ def config(tx: Tx, network_id: int, *, generation: int) -> RouterConfig:
         guest_ip=net["gateway"] if is_virtual else (own["ip"] if own is not None else ""),
         guest_prefix=IPv4Network(net["cidr"]).prefixlen,
         domain=net["network_domain"] or value(tx, keys.guest_domain_suffix),
+        gateway="" if is_virtual else net["gateway"] or "",
         dns=_dns(net),
         services=tuple(sorted(s for s in net["services"].split(",") if s)),
         leases=tuple(

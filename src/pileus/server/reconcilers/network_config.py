@@ -11,7 +11,7 @@ from pileus.server.db.transaction import Database, Tx
 from pileus.server.domain.vm import VmState
 from pileus.server.elements import virtual_router
 from pileus.server.jobs.reconciler import reconciler
-from pileus.server.workflows.network_configure import drifted, network_configure, push
+from pileus.server.workflows.network_configure import KIND, drifted, push
 
 log = structlog.get_logger(__name__)
 
@@ -80,9 +80,8 @@ def _free_abandoned(tx: Tx) -> None:
     for row in tx.all(select(network_config).where(network_config.c.pushing > 0)):
         open_push = select(job.c.id).where(
             job.c.open == 1,
-            job.c.instance_kind == "Network",
+            job.c.instance_kind == KIND,
             job.c.instance_id == row["network_id"],
-            job.c.workflow == network_configure.name,
         )
         if tx.scalar(open_push.limit(1)) is None:
             networks.change_config(tx, row["network_id"], pushing=0)

@@ -24,6 +24,9 @@ from pileus.server.workflows.router_lost import lost
 from pileus.wire.operations import ConfigureRouter, Reason, RouterFacts
 from pileus.wire.router import fingerprint
 
+KIND = "NetworkConfig"
+"""What a push works on. It is no public kind: lists show no job of ours on a user's network."""
+
 PUSH_SECONDS = 120.0
 STALE_LEAP = 1000
 """How far the generation leaps when the router knows a newer one than we do (the database was restored)."""
@@ -44,7 +47,7 @@ def push(tx: Tx, net: Net) -> bool:
         network_configure(network=net.id, generation=net.desired),
         Owner(SYSTEM_ACCOUNT, ROOT_DOMAIN, SYSTEM_USER),
         command="network.configure",
-        instance_kind="Network",
+        instance_kind=KIND,
         instance_id=net.id,
         deadline_seconds=2 * PUSH_SECONDS,
     )
