@@ -2,10 +2,15 @@
 
 import itertools
 import os
+import subprocess
+import sys
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from ipaddress import IPv4Network
 from pathlib import Path
 
 import pytest
+from cloud import Cloud, Place
 
 from pileus import sandbox
 from pileus.sandbox import SandboxHost, Switch
@@ -48,3 +53,69 @@ def make_host(switch: Switch, tmp_path: Path) -> Iterator[Callable[[], SandboxHo
 def hosts(make_host: Callable[[], SandboxHost]) -> tuple[SandboxHost, SandboxHost]:
     """Two hosts, powered on."""
     return make_host(), make_host()
+
+
+@pytest.fixture(scope="session")
+def guest_image(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The small guest template, built from distribution packages once for all tests."""
+    image = tmp_path_factory.mktemp("image") / "small.qcow2"
+    subprocess.run([sys.executable, "-m", "pileus.appliance.image.guest", str(image)], check=True)
+    return image
+
+
+@contextmanager
+def cloud_of_two(directory: Path, guest_image: Path) -> Iterator[Cloud]:
+    """A KVM cloud with two hosts; afterwards nothing of it is left on the machine."""
+    sandbox.check()
+    switch = Switch(f"c{os.getpid() % 100000}x{next(_numbers)}"[:8], sandbox.free_subnet())
+    hosts = [SandboxHost(f"h{number}", number, switch, directory / "hosts") for number in (1, 2)]
+    cloud = None
+    try:
+        switch.create()
+        switch.connect_root(nat=True)
+        for host in hosts:
+            host.start()
+        places = [Place(host.name, str(host.address), host.argv) for host in hosts]
+        cloud = Cloud(
+            directory / "cloud", address=str(switch.gateway), subnet=switch.subnet, places=places, backend="kvm"
+        )
+        cloud.sandbox = hosts
+        cloud.start_server()
+        cloud.lay_out(guest_image)
+        yield cloud
+    finally:
+        if cloud is not None:
+            cloud.close()
+        for host in hosts:
+            host.stop()
+        sandbox.sweep(switch.prefix)
+    assert sandbox.leftovers(switch.prefix) == []
+
+
+@pytest.fixture(scope="module")
+def cloud(tmp_path_factory: pytest.TempPathFactory, guest_image: Path) -> Iterator[Cloud]:
+    """One KVM cloud for all tests of a module."""
+    with cloud_of_two(tmp_path_factory.mktemp("cloud"), guest_image) as made:
+        yield made
+
+
+@pytest.fixture(scope="module")
+def simulated_cloud(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cloud]:
+    """A cloud on loopback whose one host is simulated; everything else is real."""
+    directory = tmp_path_factory.mktemp("simulated")
+    image = directory / "image" / "small.qcow2"
+    image.parent.mkdir()
+    subprocess.run(["qemu-img", "create", "-q", "-f", "qcow2", str(image), "64M"], check=True)
+    cloud = Cloud(
+        directory / "cloud",
+        address="127.0.0.1",
+        subnet=IPv4Network("127.0.0.0/24"),
+        places=[Place("sim1", "127.0.0.1")],
+        backend="simulator",
+    )
+    try:
+        cloud.start_server()
+        cloud.lay_out(image)
+        yield cloud
+    finally:
+        cloud.close()
