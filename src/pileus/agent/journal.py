@@ -200,7 +200,10 @@ class Journal:
 
 
 def _open(path: Path | None) -> sqlite3.Connection:
-    db = sqlite3.connect(path if path is not None else ":memory:", check_same_thread=False, timeout=10)
+    try:
+        db = sqlite3.connect(path if path is not None else ":memory:", check_same_thread=False, timeout=10)
+    except sqlite3.Error as error:
+        raise JournalUnusable(f"journal {path} cannot be opened: {error}") from error
     try:
         db.execute("PRAGMA journal_mode = WAL")
         db.execute("PRAGMA synchronous = FULL")
