@@ -1,0 +1,49 @@
+"""The field's clients, unmodified from their registry, work on the API: list, deploy, stop, destroy."""
+
+import pytest
+from cloud import Cloud
+from cs import CloudStack
+from libcloud.compute.drivers.cloudstack import CloudStackNodeDriver
+from libcloud.compute.types import NodeState
+
+
+@pytest.mark.slow
+def test_cs_lists_deploys_stops_and_destroys(simulated_cloud: Cloud) -> None:
+    profile = simulated_cloud.admin.profile
+    client = CloudStack(endpoint=profile.endpoint, key=profile.api_key, secret=profile.secret_key)
+    zone = client.listZones()["zone"][0]["id"]
+    offering = next(o["id"] for o in client.listServiceOfferings()["serviceoffering"] if o["name"] == "tiny")
+    template = client.listTemplates(templatefilter="executable")["template"][0]["id"]
+
+    vm = client.deployVirtualMachine(
+        zoneid=zone, serviceofferingid=offering, templateid=template, name="by-cs", fetch_result=True
+    )["virtualmachine"]
+    assert vm["state"] == "Running"
+    assert vm["nic"][0]["ipaddress"].startswith("10.1.1.")
+    listed = client.listVirtualMachines(fetch_list=True)
+    assert [each["name"] for each in listed] == ["by-cs"]
+
+    stopped = client.stopVirtualMachine(id=vm["id"], fetch_result=True)["virtualmachine"]
+    assert stopped["state"] == "Stopped"
+    client.destroyVirtualMachine(id=vm["id"], fetch_result=True)
+    states = [each["state"] for each in client.listVirtualMachines(fetch_list=True)]
+    assert states in ([], ["Destroyed"], ["Expunging"])
+
+
+@pytest.mark.slow
+def test_libcloud_lists_deploys_stops_and_destroys(simulated_cloud: Cloud) -> None:
+    profile = simulated_cloud.admin.profile
+    driver = CloudStackNodeDriver(key=profile.api_key, secret=profile.secret_key, url=profile.endpoint)
+    location = driver.list_locations()[0]
+    size = next(size for size in driver.list_sizes() if size.name == "tiny")
+    image = driver.list_images()[0]
+
+    node = driver.create_node(name="by-libcloud", size=size, image=image, location=location)
+    assert node.state == NodeState.RUNNING
+    assert node.private_ips[0].startswith("10.1.1.")
+    assert "by-libcloud" in [each.name for each in driver.list_nodes()]
+
+    assert driver.ex_stop(node) == NodeState.STOPPED
+    assert driver.destroy_node(node)
+    living = [each.name for each in driver.list_nodes() if each.state == NodeState.RUNNING]
+    assert "by-libcloud" not in living
