@@ -63,12 +63,14 @@ network_config = Table(
     Column("refused", BigInteger, nullable=False, default=0),
     Column("applied_fingerprint", String(64), nullable=True),
     Column("router_id", Key, nullable=True),
+    flag("halted"),
     Column("failure", Text, nullable=True),
     Index("ix_network_config_desired", "desired", "applied"),
 )
 """Generations of a network's declared config: `desired` grows with every change in the change's own transaction;
 `pushing` is the one under way, 0 when none; `applied` is what the router reported, `refused` the last
-one it rejected for good (never pushed again)."""
+one it rejected for good (never pushed again). `halted` says that an administrator stopped the router: it is not
+started again until somebody needs it."""
 
 nic = Table(
     "nic",

@@ -510,6 +510,7 @@ def upgrade() -> None:
         sa.Column("refused", sa.BigInteger(), nullable=False),
         sa.Column("applied_fingerprint", sa.String(length=64), nullable=True),
         sa.Column("router_id", sa.BigInteger().with_variant(sa.Integer(), "sqlite"), nullable=True),
+        sa.Column("halted", sa.SmallInteger(), nullable=False),
         sa.Column("failure", sa.Text(), nullable=True),
         sa.ForeignKeyConstraint(["network_id"], ["network.id"], name=op.f("fk_network_config_network_id")),
         sa.PrimaryKeyConstraint("network_id", name=op.f("pk_network_config")),
