@@ -60,14 +60,19 @@ def until(what: Callable[[], bool], message: str, seconds: float = PATIENCE_SECO
         tick.wait(0.02)
 
 
-def socket_in(namespace: str, kind: socket.SocketKind = socket.SOCK_STREAM, seconds: float = 10) -> socket.socket:
-    """A socket of a network namespace; it stays one wherever it is used."""
+def socket_in(
+    namespace: str, kind: socket.SocketKind = socket.SOCK_STREAM, seconds: float = 10, *, frames_of: int = 0
+) -> socket.socket:
+    """A socket of a network namespace; it stays one wherever it is used. With `frames_of`, of this Ethernet type."""
     made: list[socket.socket] = []
 
     def enter() -> None:
         with open(f"/run/netns/{namespace}", "rb") as file:
             assert _libc.setns(file.fileno(), CLONE_NEWNET) == 0
-        made.append(socket.socket(socket.AF_INET, kind))
+        if frames_of:
+            made.append(socket.socket(socket.AF_PACKET, socket.SOCK_RAW, socket.htons(frames_of)))
+        else:
+            made.append(socket.socket(socket.AF_INET, kind))
 
     thread = threading.Thread(target=enter)
     thread.start()

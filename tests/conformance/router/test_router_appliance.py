@@ -273,6 +273,36 @@ def test_a_public_address_that_goes_takes_no_other_along(router: RunningRouter, 
         assert peer[0] == "203.0.113.11"
 
 
+def test_a_new_public_address_is_announced_to_its_neighbours(router: RunningRouter, world: World) -> None:
+    router.start(config(public=()))
+    with socket_in(world.outside, frames_of=0x0806) as wire:
+        router.configure(config(2))
+        sender = socket.inet_aton(PUBLIC_IP)
+        mac = bytes.fromhex(world.spec().nics[1].mac.replace(":", ""))
+        while (frame := wire.recv(100))[28:32] != sender or frame[38:42] != sender:
+            continue
+    assert frame[:6] == b"\xff" * 6
+    assert frame[6:12] == frame[22:28] == mac
+
+
+def test_what_claims_to_come_from_elsewhere_is_not_carried(router: RunningRouter, web: Guest, world: World) -> None:
+    router.start()
+    web.take_lease()
+    # Out there nobody would mind.
+    run("ip", "-n", world.outside, "route", "add", "192.0.2.0/24", "via", PUBLIC_IP)
+    with socket_in(world.outside, socket.SOCK_DGRAM, SILENCE_SECONDS) as far:
+        far.bind((INTERNET_IP, 7000))
+        with socket_in(web.namespace, socket.SOCK_DGRAM) as honest:
+            honest.sendto(b"honest", (INTERNET_IP, 7000))
+        assert far.recv(10) == b"honest"
+        run("ip", "-n", web.namespace, "addr", "add", "192.0.2.66/32", "dev", "eth0")
+        with socket_in(web.namespace, socket.SOCK_DGRAM) as spoofing:
+            spoofing.bind(("192.0.2.66", 0))
+            spoofing.sendto(b"spoofed", (INTERNET_IP, 7000))
+        with pytest.raises(TimeoutError):
+            far.recv(10)
+
+
 def test_a_bad_config_is_refused_and_the_old_one_stays(router: RunningRouter, world: World, web: Guest) -> None:
     facts = router.start(config(port_forwards=(TO_WEB,)))
     web.take_lease()

@@ -220,6 +220,17 @@ def test_a_router_without_a_public_side_serves_its_network(router: RunningRouter
     assert refused.value.reason is Reason.REJECTED
 
 
+def test_two_appliances_do_not_share_a_state(router: RunningRouter, world: World) -> None:
+    router.start()
+    place = router.state / world.router_name
+    options = ["--control", str(place / "second"), "--state", str(place / "appliance"), "--guest", "eth0"]
+    enter = ["ip", "netns", "exec", world.router_namespace, sys.executable, "-m", APPLIANCE]
+    second = subprocess.run([*enter, *options], capture_output=True, text=True, check=False, timeout=60)
+    assert second.returncode == 1
+    assert "another router" in second.stderr
+    assert router.configure(config(2)).generation == 2
+
+
 def test_configuring_what_is_not_here_is_refused(router: RunningRouter) -> None:
     with pytest.raises(Refused) as refused:
         router.configure(config())
