@@ -64,6 +64,23 @@ IP = Transitions[IpState](
         IpState.FREE: (IpState.ALLOCATING, IpState.ALLOCATED),
         IpState.ALLOCATING: (IpState.ALLOCATED, IpState.FREE),
         IpState.ALLOCATED: (IpState.RELEASING, IpState.FREE),
-        IpState.RELEASING: (IpState.FREE,),
+        IpState.RELEASING: (IpState.FREE, IpState.ALLOCATED),
+    }
+)
+
+
+class RuleState(StrEnum):
+    """Wire states of a port forwarding rule."""
+
+    ADD = "Add"
+    ACTIVE = "Active"
+    REVOKE = "Revoke"
+
+
+RULE = Transitions[RuleState](
+    {
+        RuleState.ADD: (RuleState.ACTIVE, RuleState.REVOKE),
+        RuleState.ACTIVE: (RuleState.REVOKE,),
+        RuleState.REVOKE: (RuleState.ACTIVE,),
     }
 )

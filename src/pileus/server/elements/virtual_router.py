@@ -19,7 +19,7 @@ from pileus.server.db.tables.offering import network_offering, service_offering
 from pileus.server.db.tables.place import zone
 from pileus.server.db.tables.vm import vm
 from pileus.server.db.transaction import Tx
-from pileus.server.domain.network import GuestIpType
+from pileus.server.domain.network import GuestIpType, IpState, RuleState
 from pileus.server.domain.vm import VmKind
 from pileus.server.jobs.reconciler import trigger
 from pileus.wire.router import GuestData, Lease, PortForward, PublicAddress, RouterConfig
@@ -162,7 +162,13 @@ def _port_forwards(tx: Tx, network_id: int) -> tuple[PortForward, ...]:
     rows = tx.all(
         select(rule, public_ip.c.address, nic.c.ip.label("guest_ip"))
         .select_from(rule.join(public_ip, public_ip.c.id == rule.c.public_ip_id).join(nic, card))
-        .where(rule.c.network_id == network_id, rule.c.live == 1)
+        .where(
+            rule.c.network_id == network_id,
+            rule.c.live == 1,
+            rule.c.state != str(RuleState.REVOKE),
+            public_ip.c.network_id == network_id,
+            public_ip.c.state == str(IpState.ALLOCATED),
+        )
         .order_by(rule.c.uuid)
     )
     return tuple(

@@ -1,4 +1,5 @@
-"""Routers run what the database declares: changed configs are pushed, and drift is found and declared a change."""
+"""Routers run, and run what the database declares: dead ones are started again, changed configs are pushed,
+and drift is found and declared a change."""
 
 import structlog
 from sqlalchemy import select
@@ -11,7 +12,8 @@ from pileus.server.db.transaction import Database, Tx
 from pileus.server.domain.vm import VmState
 from pileus.server.elements import virtual_router
 from pileus.server.jobs.reconciler import reconciler
-from pileus.server.workflows.network_configure import KIND, drifted, push
+from pileus.server.workflows.network_configure import drifted, push
+from pileus.server.workflows.router_lost import KIND, needed, revive
 
 log = structlog.get_logger(__name__)
 
@@ -22,9 +24,15 @@ _running = network_config.join(vm, vm.c.id == network_config.c.router_id)
 
 @reconciler(virtual_router.RECONCILER, period_seconds=10)
 def push_configs(db: Database) -> None:
-    """Push every config that a running router has not got yet; one push per network at a time."""
+    """Start routers again that guests need, and push every config that a running router has not got yet.
+
+    One push per network at a time.
+    """
     with db.read() as tx:
-        waiting = _unpushed(tx)
+        waiting, dead = _unpushed(tx), needed(tx)
+    for network_id in dead:
+        with db.write() as tx:
+            revive(tx, network_id)
     for network_id in waiting:
         with db.write() as tx:
             push(tx, networks.by_id(tx, network_id))

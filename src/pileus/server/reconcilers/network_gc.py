@@ -17,7 +17,7 @@ from pileus.server.domain.vm import VmKind
 from pileus.server.jobs.reconciler import reconciler
 from pileus.server.jobs.submit import submit
 from pileus.server.workflows.network_shutdown import network_shutdown
-from pileus.server.workflows.router_lost import ACTIVE
+from pileus.server.workflows.router_lost import ACTIVE, KIND
 
 
 @reconciler("network-gc", period_seconds=60)
@@ -80,7 +80,7 @@ def _submit(tx: Tx, network_id: int) -> None:
         network_shutdown(network=network_id),
         Owner(SYSTEM_ACCOUNT, ROOT_DOMAIN, SYSTEM_USER),
         command="network.shutdown",
-        instance_kind="Network",
+        instance_kind=KIND,
         instance_id=network_id,
         resource_key=key,
     )

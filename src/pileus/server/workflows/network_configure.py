@@ -20,12 +20,9 @@ from pileus.server.jobs.plan import Parts, step, workflow
 from pileus.server.jobs.reconciler import trigger
 from pileus.server.jobs.submit import submit, wake
 from pileus.server.workflows.ask import HostRefused, HostSilent, ask
-from pileus.server.workflows.router_lost import lost
+from pileus.server.workflows.router_lost import KIND, lost
 from pileus.wire.operations import ConfigureRouter, Reason, RouterFacts
 from pileus.wire.router import fingerprint
-
-KIND = "NetworkConfig"
-"""What a push works on. It is no public kind: lists show no job of ours on a user's network."""
 
 PUSH_SECONDS = 120.0
 STALE_LEAP = 1000

@@ -14,7 +14,7 @@ from pileus.server.db.tables.network import port_forwarding_rule, vlan_ip_range
 from pileus.server.db.transaction import Tx
 from pileus.server.db.transition import transition
 from pileus.server.domain.errors import ResourceInUse
-from pileus.server.domain.network import NETWORK, NetworkState
+from pileus.server.domain.network import NETWORK, NetworkState, RuleState
 from pileus.server.events import types
 from pileus.server.jobs.context import StepContext
 from pileus.server.jobs.plan import Parts, step, workflow
@@ -59,7 +59,7 @@ def remove_network(ctx: StepContext, *, network: int) -> None:
     for held in public_ips.of_network(ctx.tx, network):
         release_address(ctx.tx, net, held, user_id=ctx.user_id)
     rules = (port_forwarding_rule.c.network_id == network, port_forwarding_rule.c.live == 1)
-    ctx.tx.execute(update(port_forwarding_rule).where(*rules).values(live=None, state="Revoke"))
+    ctx.tx.execute(update(port_forwarding_rule).where(*rules).values(live=None, state=str(RuleState.REVOKE)))
     mine = select(vlan_ip_range.c.id).where(vlan_ip_range.c.network_id == network, vlan_ip_range.c.live == 1)
     for range_id in list(ctx.tx.execute(mine).scalars()):
         ranges.remove(ctx.tx, range_id)

@@ -3,6 +3,7 @@
 from pileus.server.db.queries import network as networks
 from pileus.server.db.queries import nic as nics
 from pileus.server.db.queries import router as routers
+from pileus.server.db.queries.network import Net
 from pileus.server.domain.caller import Owner
 from pileus.server.domain.errors import ResourceUnavailable
 from pileus.server.domain.network import NetworkState
@@ -41,15 +42,29 @@ def network_ready(ctx: StepContext, *, network: int, vm: int) -> None:
             )
             result_of(ctx, job.id)
         raise ResourceUnavailable(f"the router of network {net.name} does not stay up")
-    wanted = nics.generation_of(ctx.tx, network, vm)
-    if net.applied >= wanted:
-        return
-    if net.refused >= wanted:
-        raise ResourceUnavailable(f"the router of network {net.name} rejects its config: {net.failure}")
-    trigger(ctx.tx, virtual_router.RECONCILER)
-    raise Nap(topic=net.key)
+    await_applied(ctx, net, nics.generation_of(ctx.tx, network, vm))
 
 
 @network_ready.undo
 def stay(ctx: StepContext, *, network: int, vm: int) -> None:
     """Nothing: a network without guests is shut down by garbage collection, and another guest may use it by now."""
+
+
+def await_applied(ctx: StepContext, net: Net, generation: int) -> None:
+    """Nap until the running router of a network has applied the generation.
+
+    `ResourceUnavailable` when the router rejected it, or a later one, for good.
+    """
+    if net.applied >= generation:
+        return
+    if net.refused >= generation:
+        raise ResourceUnavailable(f"the router of network {net.name} rejects its config: {net.failure}")
+    trigger(ctx.tx, virtual_router.RECONCILER)
+    raise Nap(topic=net.key)
+
+
+def await_delivered(ctx: StepContext, network: int, generation: int) -> None:
+    """Like `await_applied`; nothing to wait for while no router runs: the next one starts with the whole config."""
+    router = routers.of_network(ctx.tx, network)
+    if router is not None and router.runs:
+        await_applied(ctx, networks.by_id(ctx.tx, network), generation)

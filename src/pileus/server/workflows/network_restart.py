@@ -9,12 +9,11 @@ from pileus.server.db.queries import router as routers
 from pileus.server.db.queries.network import Net
 from pileus.server.domain.errors import ResourceUnavailable
 from pileus.server.domain.network import NetworkState
-from pileus.server.elements import virtual_router
 from pileus.server.events import record, types
-from pileus.server.jobs.context import Nap, StepContext
+from pileus.server.jobs.context import StepContext
 from pileus.server.jobs.plan import Parts, step, workflow
-from pileus.server.jobs.reconciler import trigger
 from pileus.server.workflows.network_implement import make_router
+from pileus.server.workflows.network_ready import await_applied
 from pileus.server.workflows.router_start import start_router
 from pileus.server.workflows.router_stop import drop_router, halt_router
 
@@ -43,16 +42,11 @@ def check_implemented(ctx: StepContext, *, network: int) -> None:
 @step("network.await_config")
 def await_config(ctx: StepContext, *, network: int, generation: int) -> None:
     """Nap until the router has applied the generation."""
-    net = networks.by_id(ctx.tx, network)
-    if net.applied >= generation:
-        return
-    if net.refused >= generation:
-        raise ResourceUnavailable(f"the router of network {net.name} rejects its config: {net.failure}")
     router = routers.of_network(ctx.tx, network)
+    net = networks.by_id(ctx.tx, network)
     if router is None or not router.runs:
         raise ResourceUnavailable(f"the router of network {net.name} does not run")
-    trigger(ctx.tx, virtual_router.RECONCILER)
-    raise Nap(topic=net.key)
+    await_applied(ctx, net, generation)
 
 
 @step("network.announce")

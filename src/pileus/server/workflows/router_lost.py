@@ -1,14 +1,23 @@
-"""A router that a host says it does not run: its life is over, and if guests need it another one begins."""
+"""Routers that died: a router that guests need runs again, unless an administrator halted it."""
+
+from sqlalchemy import exists, or_, select
 
 from pileus.server.db.queries import network as networks
 from pileus.server.db.queries import nic as nics
 from pileus.server.db.queries import router as routers
+from pileus.server.db.tables.host import host
+from pileus.server.db.tables.job import job
+from pileus.server.db.tables.network import network, network_config, nic
+from pileus.server.db.tables.vm import vm
 from pileus.server.db.transaction import Tx
 from pileus.server.domain.account import ROOT_DOMAIN, SYSTEM_ACCOUNT, SYSTEM_USER
 from pileus.server.domain.caller import Owner
+from pileus.server.domain.host import HostState
 from pileus.server.domain.network import NetworkState
-from pileus.server.domain.vm import VmState
+from pileus.server.domain.vm import VmKind, VmState
+from pileus.server.elements import virtual_router
 from pileus.server.events import types
+from pileus.server.jobs.reconciler import trigger
 from pileus.server.jobs.submit import submit
 from pileus.server.workflows.network_implement import network_implement
 from pileus.server.workflows.router_start import end_life, happened
@@ -16,9 +25,12 @@ from pileus.server.workflows.router_start import end_life, happened
 ACTIVE = (VmState.STARTING, VmState.RUNNING, VmState.STOPPING, VmState.MIGRATING, VmState.UNKNOWN)
 """States of guests that use their networks."""
 
+PAUSE_MS = 60_000
+"""How long after a network's last job a dead router is tried again."""
+
 
 def lost(tx: Tx, vm_id: int, *, epoch: int, why: str) -> bool:
-    """End the router's life of this epoch, and start it anew when its network has active guests.
+    """End the router's life of this epoch, because its host says that it is not there.
 
     Only a router that was Running: one that is being started or stopped is in the hands of that job. False then.
     """
@@ -28,20 +40,77 @@ def lost(tx: Tx, vm_id: int, *, epoch: int, why: str) -> bool:
     happened(
         tx,
         router,
-        types.ROUTER_HA,
+        types.ROUTER_STOP,
         f"Router {router.name} stopped by itself: {why}",
         user_id=SYSTEM_USER,
         level="WARN",
     )
-    net = networks.by_id(tx, router.network_id)
-    if net.state is NetworkState.IMPLEMENTED and nics.guests_on(tx, net.id, states=ACTIVE):
-        submit(
-            tx,
-            network_implement(network=net.id),
-            Owner(SYSTEM_ACCOUNT, ROOT_DOMAIN, SYSTEM_USER),
-            command="network.implement",
-            instance_kind="Network",
-            instance_id=net.id,
-            resource_key=net.key,
-        )
+    trigger(tx, virtual_router.RECONCILER)
     return True
+
+
+def needed(tx: Tx) -> list[int]:
+    """Networks whose router is stopped or on a dead host though active guests need it.
+
+    Not those that a job has in hand, or has had a moment ago.
+    """
+    active = exists(
+        select(nic.c.id)
+        .select_from(nic.join(_guest, _guest.c.id == nic.c.vm_id))
+        .where(
+            nic.c.network_id == network.c.id,
+            nic.c.live == 1,
+            _guest.c.kind == str(VmKind.USER),
+            _guest.c.state.in_([str(state) for state in (VmState.RUNNING, VmState.MIGRATING)]),
+        )
+    )
+    rows = tx.execute(
+        select(network.c.id)
+        .select_from(
+            network.join(network_config, network_config.c.network_id == network.c.id)
+            .outerjoin(vm, vm.c.id == network_config.c.router_id)
+            .outerjoin(host, host.c.id == vm.c.host_id)
+        )
+        .where(
+            network.c.live == 1,
+            network.c.state == str(NetworkState.IMPLEMENTED),
+            network_config.c.halted == 0,
+            or_(vm.c.id.is_(None), vm.c.state == str(VmState.STOPPED), host.c.state == str(HostState.DOWN)),
+            active,
+        )
+        .order_by(network.c.id)
+    )
+    return [network_id for network_id in rows.scalars() if not _in_hand(tx, network_id)]
+
+
+def revive(tx: Tx, network_id: int) -> None:
+    """Submit the job that has the network's router running again."""
+    net = networks.by_id(tx, network_id)
+    if net.state is not NetworkState.IMPLEMENTED or not nics.guests_on(tx, network_id, states=ACTIVE):
+        return
+    router = routers.of_network(tx, network_id)
+    if router is not None:
+        happened(tx, router, types.ROUTER_HA, f"Router {router.name} is started again", user_id=SYSTEM_USER)
+    submit(
+        tx,
+        network_implement(network=network_id),
+        Owner(SYSTEM_ACCOUNT, ROOT_DOMAIN, SYSTEM_USER),
+        command="network.implement",
+        instance_kind=KIND,
+        instance_id=network_id,
+        resource_key=net.key,
+    )
+
+
+KIND = "NetworkConfig"
+"""What jobs of our own on a network work on. It is no public kind: lists show none of them to users."""
+
+_guest = vm.alias("guest")
+
+
+def _in_hand(tx: Tx, network_id: int) -> bool:
+    mine = job.c.resource_key == f"network:{network_id}"
+    if tx.scalar(select(job.c.id).where(job.c.open == 1, mine).limit(1)) is not None:
+        return True
+    recent = (job.c.open.is_(None), mine, job.c.completed_at > tx.now - PAUSE_MS)
+    return tx.scalar(select(job.c.id).where(*recent).limit(1)) is not None

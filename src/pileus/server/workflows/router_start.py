@@ -142,6 +142,7 @@ def end_life(tx: Tx, router: Router, epoch: int) -> bool:
         return False
     incarnations.over(tx, life)
     transition(tx, vm, router.id, VM, VmState.STOPPED)
+    wake(tx, f"network:{router.network_id}")
     return True
 
 
@@ -158,6 +159,7 @@ def _alive(ctx: StepContext, router: Router, life: Life, facts: RouterFacts) -> 
         applied=facts.generation,
         applied_fingerprint=facts.fingerprint,
         pushing=0,
+        halted=0,
         failure=None,
     )
     if ctx.start_event_id is None:

@@ -29,6 +29,7 @@ def router_start(network: int, router: int) -> Parts:
 def router_stop(network: int, router: int, *, forced: bool) -> Parts:
     """stopRouter."""
     yield halt_router(network=network, forced=forced)
+    yield keep_halted(network=network)
     yield announce_router(network=network, router=router, event=types.ROUTER_STOP)
 
 
@@ -44,6 +45,7 @@ def router_reboot(network: int, router: int) -> Parts:
 def router_destroy(network: int, router: int) -> Parts:
     """destroyRouter: the network gets a new one when a guest needs it."""
     yield halt_router(network=network, forced=False)
+    yield keep_halted(network=network)
     yield announce_router(network=network, router=router, event=types.ROUTER_DESTROY)
     yield drop_router(network=network)
 
@@ -60,6 +62,18 @@ def unhalt(ctx: StepContext, *, network: int, forced: bool) -> None:
     router = routers.of_network(ctx.tx, network)
     if router is not None and router.state is VmState.STOPPING:
         transition(ctx.tx, vm, router.id, VM, VmState.RUNNING, frm=VmState.STOPPING)
+
+
+@step("router.keep_halted")
+def keep_halted(ctx: StepContext, *, network: int) -> None:
+    """Nobody starts it again until a guest that starts asks for it."""
+    networks.change_config(ctx.tx, network, halted=1)
+
+
+@keep_halted.undo
+def unkeep(ctx: StepContext, *, network: int) -> None:
+    """Guests may have it again."""
+    networks.change_config(ctx.tx, network, halted=0)
 
 
 @step("router.drop")

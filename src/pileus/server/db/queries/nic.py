@@ -17,6 +17,7 @@ from pileus.server.db.transaction import Tx
 from pileus.server.domain.address import address
 from pileus.server.domain.errors import InsufficientCapacity, ParameterError, ResourceUnavailable
 from pileus.server.domain.mac import mac_of
+from pileus.server.domain.network import RuleState
 from pileus.server.domain.vm import VmKind
 from pileus.wire.places import Isolation, NetworkRef, NicSpec, Traffic
 
@@ -68,7 +69,7 @@ def release_all(tx: Tx, vm_id: int) -> tuple[int, ...]:
         networks.bump(tx, network_id)
     tx.execute(update(nic).where(*mine).values(live=None, removed_at=tx.now))
     rules = (port_forwarding_rule.c.vm_id == vm_id, port_forwarding_rule.c.live == 1)
-    tx.execute(update(port_forwarding_rule).where(*rules).values(live=None, state="Revoke"))
+    tx.execute(update(port_forwarding_rule).where(*rules).values(live=None, state=str(RuleState.REVOKE)))
     public_ips.release_direct_of(tx, vm_id)
     return tuple(found)
 

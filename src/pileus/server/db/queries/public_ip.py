@@ -67,12 +67,15 @@ def by_id(tx: Tx, public_ip_id: int) -> Address | None:
 
 
 def of_network(tx: Tx, network_id: int) -> list[Address]:
-    """Addresses that a virtual network holds, source NAT first, then in numeric order."""
+    """Addresses that a virtual network holds and is not about to give up, source NAT first, then in numeric order."""
     rows = tx.all(
         select(*_columns)
         .select_from(_joined)
         .where(
-            public_ip.c.network_id == network_id, public_ip.c.live == 1, vlan_ip_range.c.for_virtual_network == 1
+            public_ip.c.network_id == network_id,
+            public_ip.c.live == 1,
+            vlan_ip_range.c.for_virtual_network == 1,
+            public_ip.c.state == str(IpState.ALLOCATED),
         )
         .order_by(public_ip.c.is_source_nat.desc(), public_ip.c.address_number)
     )
