@@ -173,6 +173,13 @@ def permitted(tx: Tx, template_id: int) -> list[int]:
     return sorted(int(account_id) for account_id in rows.scalars())
 
 
+def is_permitted(account_id: int) -> ColumnElement[bool]:
+    """Condition on `template`: its owner lets this account use it."""
+    return template.c.id.in_(
+        select(template_permission.c.template_id).where(template_permission.c.account_id == account_id)
+    )
+
+
 def permit(tx: Tx, template_id: int, account_ids: Collection[int]) -> None:
     """Let more accounts use it."""
     for account_id in sorted(set(account_ids) - set(permitted(tx, template_id))):
@@ -187,7 +194,7 @@ def forbid(tx: Tx, template_id: int, account_ids: Collection[int] | None = None)
     tx.execute(template_permission.delete().where(*where))
 
 
-def rows_page(
+def page_of_copies(
     tx: Tx, where: Collection[ColumnElement[bool]], *, offset: int, limit: int
 ) -> tuple[list[dict[str, Any]], int]:
     """A page of templates, one row per template and zone; both tables' columns, the copy's prefixed with `copy_`.

@@ -1,17 +1,19 @@
 """Volumes as the workflows see them: what hangs on a VM, where its file lies, who made it."""
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from sqlalchemy import Select, select, update
+from sqlalchemy import ColumnElement, RowMapping, Select, or_, select, update
 
+from pileus.server.db.queries.page import like, page
 from pileus.server.db.tables.host import host, storage_pool, storage_pool_host
-from pileus.server.db.tables.vm import vm_incarnation
+from pileus.server.db.tables.vm import vm, vm_incarnation
 from pileus.server.db.tables.volume import volume
 from pileus.server.db.transaction import Tx
 from pileus.server.domain.host import HostState
 from pileus.server.domain.storage import VolumeKind, VolumeState
+from pileus.server.domain.vm import VmKind
 from pileus.wire.places import DiskSpec, PoolKind, PoolRef
 
 
@@ -110,6 +112,54 @@ def change_claim(tx: Tx, pool_id: int, by_bytes: int) -> None:
         .where(storage_pool.c.id == pool_id)
         .values(allocated_bytes=storage_pool.c.allocated_bytes + by_bytes)
     )
+
+
+def page_of_volumes(
+    tx: Tx,
+    bounds: Collection[ColumnElement[bool]],
+    *,
+    volume_ids: Collection[int] | None,
+    name: str | None,
+    kind: str | None,
+    zone_id: int | None,
+    vm_id: int | None,
+    pod_id: int | None,
+    host_id: int | None,
+    pool_id: int | None,
+    state: str | None,
+    keyword: str | None,
+    offset: int,
+    limit: int,
+) -> tuple[list[RowMapping], int]:
+    """Live volumes of users that match; those of system VMs are nobody's business.
+
+    `pod_id` is that of the pool; `host_id` that of the machine's host.
+    """
+    users = select(vm.c.id).where(vm.c.kind == VmKind.USER)
+    where: list[ColumnElement[bool]] = [
+        volume.c.live == 1,
+        or_(volume.c.vm_id.is_(None), volume.c.vm_id.in_(users)),
+        *bounds,
+    ]
+    equal = {"name": name, "kind": kind, "zone_id": zone_id, "vm_id": vm_id, "pool_id": pool_id, "state": state}
+    where += [volume.c[column] == wanted for column, wanted in equal.items() if wanted is not None]
+    if volume_ids is not None:
+        where.append(volume.c.id.in_(volume_ids))
+    if pod_id is not None:
+        where.append(volume.c.pool_id.in_(select(storage_pool.c.id).where(storage_pool.c.pod_id == pod_id)))
+    if host_id is not None:
+        where.append(volume.c.vm_id.in_(select(vm.c.id).where(vm.c.live == 1, vm.c.host_id == host_id)))
+    if keyword:
+        where.append(like(volume.c.name, keyword))
+    return page(tx, volume, where, offset=offset, limit=limit)
+
+
+def row(tx: Tx, volume_id: int) -> RowMapping:
+    """The row of a volume, removed ones included."""
+    found = tx.one(select(volume).where(volume.c.id == volume_id))
+    if found is None:
+        raise LookupError(f"no volume {volume_id}")
+    return found
 
 
 def _disks() -> Select[Any]:
