@@ -255,9 +255,7 @@ class Builders:
             for number in range(int(begin), int(end) + 1):
                 address = str(ipaddress.IPv4Address(number))
                 tx.insert(
-                    insert(public_ip).values(
-                        address=address, address_number=number, zone_id=zone_id, range_id=range_id
-                    )
+                    insert(public_ip).values(address=address, address_number=number, zone_id=zone_id, range_id=range_id)
                 )
         return Id(range_id)
 

@@ -71,6 +71,8 @@ class World(Builders):
         """Given each answer of a host, returns what arrives in its place: nothing, another, the same twice."""
         self.instead: Callable[[operations.Waiting], Answer | None] = lambda waiting: None
         """An answer that is given in place of delivering the operation."""
+        self.on_waiting: Callable[[list[operations.Waiting]], None] = lambda waiting: None
+        """Told, before each delivery, of every operation that waits, oldest first."""
         self.refuses_delivery: Callable[[operations.Waiting], bool] = lambda waiting: False
         """Operations that get lost on their way to the host."""
         with db.write() as tx:
@@ -103,8 +105,8 @@ class World(Builders):
             next_at = self._next_instant()
             if next_at is None:
                 return
-            if next_at > give_up_at:
-                raise NeverQuiet(f"after {seconds} s jobs still wait: {self.open_jobs()}")
+            if next_at > give_up_at or next_at <= self.clock.now():
+                raise NeverQuiet(f"jobs still wait: {self.open_jobs()}")
             self.clock.reach(next_at)
         raise NeverQuiet(f"after {TURNS} turns: {self.open_jobs()}")
 
@@ -117,6 +119,7 @@ class World(Builders):
         with self.db.read() as tx:
             uuids = {row["id"]: row["uuid"] for row in tx.all(select(host.c.id, host.c.uuid))}
             waiting = operations.waiting(tx, uuids)
+        self.on_waiting(waiting)
         stuck: set[tuple[int, str]] = set()
         for order in waiting:
             # First in, first out: what lies behind a lost delivery in the same queue is not delivered either.
@@ -157,7 +160,7 @@ class World(Builders):
                 raise AssertionError(f"reconciler {name} is leased")
 
     def _reconcile_one(self) -> bool:
-        names = [name for name, until_at in self._triggered().items() if until_at < self.clock.now()]
+        names = [name for name, until_at in self._triggered().items() if until_at <= self.clock.now()]
         if not names:
             return False
         self.reconcile(names[0])
@@ -171,7 +174,7 @@ class World(Builders):
         """When the next nap ends, or the lease of a reconciler whose server died."""
         with self.db.read() as tx:
             at = tx.scalar(select(func.min(job.c.wake_at)).where(job.c.open == 1))
-        ends = [until_at + 1 for until_at in self._triggered().values()]
+        ends = list(self._triggered().values())
         return min([*ends, *([] if at is None else [int(at)])], default=None)
 
     def _changed(self, host_uuid: str, name: str, uuid: str, epoch: int, change: VmChange) -> None:

@@ -59,7 +59,7 @@ class Held:
 def claim(db: Database, owner: str, *, lease_seconds: float = LEASE_SECONDS) -> Held | None:
     """Take the runnable job that has waited longest, or None."""
     with db.read() as tx:
-        free = or_(job.c.lease_until_at.is_(None), job.c.lease_until_at < database_now(tx))
+        free = or_(job.c.lease_until_at.is_(None), job.c.lease_until_at <= database_now(tx))
         found = tx.all(
             select(job.c.id, job.c.lease_token)
             .where(job.c.open == 1, job.c.wake_at <= tx.now, free)
@@ -84,7 +84,7 @@ def _take(db: Database, owner: str, job_id: int, seen_token: int, lease_seconds:
         taken = tx.execute(
             update(job)
             .where(job.c.id == job_id, job.c.lease_token == seen_token, job.c.open == 1, job.c.wake_at <= tx.now)
-            .where(or_(job.c.lease_until_at.is_(None), job.c.lease_until_at < now))
+            .where(or_(job.c.lease_until_at.is_(None), job.c.lease_until_at <= now))
             .values(
                 lease_owner=owner,
                 lease_token=seen_token + 1,

@@ -110,7 +110,7 @@ def _claim(db: Database, name: str, owner: str, lease_seconds: float) -> _Claim 
         row = tx.one(select(lease).where(lease.c.name == name))
         assert row is not None  # noqa: S101 (ensured above)
         now = database_now(tx)
-        free = update(lease).where(lease.c.name == name, lease.c.token == row["token"], lease.c.until_at < now)
+        free = update(lease).where(lease.c.name == name, lease.c.token == row["token"], lease.c.until_at <= now)
         until_at = now + int(lease_seconds * 1000)
         # Who asks from now on, even before the function has looked at anything, asks for another run.
         taken = tx.execute(free.values(owner=owner, token=row["token"] + 1, until_at=until_at, ran_at=RUNNING))
@@ -189,7 +189,7 @@ class ReconcilerPool:
 
     def _due(self) -> list[str]:
         with self._db.read() as tx:
-            free = tx.all(select(lease).where(lease.c.until_at < database_now(tx)).order_by(lease.c.ran_at))
+            free = tx.all(select(lease).where(lease.c.until_at <= database_now(tx)).order_by(lease.c.ran_at))
             due = []
             for row in free:
                 known = reconcilers.get(row["name"])

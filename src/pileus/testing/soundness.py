@@ -1,0 +1,280 @@
+"""The soundness harness: whatever goes wrong where, a workflow ends as it must and leaves nothing behind.
+
+A workflow's test is a `Soundness` and one parametrised function; see `docs/adding-a-workflow.md`. Every scenario runs
+the workflow once per point at which something can go wrong, each time in a fresh world.
+"""
+
+import tempfile
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from enum import StrEnum
+from pathlib import Path
+from typing import Any, Generic, TypeVar
+
+from sqlalchemy import RowMapping
+
+from pileus.server.domain.errors import InternalError
+from pileus.server.hosts.operations import Waiting
+from pileus.server.jobs.submit import JobRef
+from pileus.testing.left import Left
+from pileus.testing.trace import Crash, InjectedFailure, Moment, Place, Trace, traced
+from pileus.testing.world import World
+from pileus.wire.messages import Answer
+from pileus.wire.operations import Reason, Refusal
+
+C = TypeVar("C")
+
+SILENCE_SECONDS = 2 * 3600.0
+"""How long a lost operation or answer stays lost: longer than jobs wait, so they give up before it turns up."""
+
+PAUSE_SECONDS = 20.0
+"""How late a late answer is: jobs still wait for it."""
+
+
+class Scenario(StrEnum):
+    """What goes wrong."""
+
+    STRAIGHT = "straight"
+    STEPS_TWICE = "steps-twice"
+    FAILURES = "failures"
+    UNDOS_TWICE = "undos-twice"
+    CRASHES = "crashes"
+    ANSWERS = "answers"
+
+
+SCENARIOS = tuple(Scenario)
+
+
+class Unsound(AssertionError):
+    """Some points of a scenario went wrong; the text has each."""
+
+
+@dataclass
+class Run(Generic[C]):
+    """One run in one world: what was there before, what was submitted, what happened."""
+
+    world: World
+    case: C
+    before: Left
+    ref: JobRef
+    trace: Trace
+
+    @property
+    def row(self) -> RowMapping:
+        """The job's row."""
+        return self.world.job(self.ref)
+
+
+@dataclass(frozen=True)
+class Soundness(Generic[C]):
+    """A workflow and how to start it.
+
+    `prepare(world)` builds what it needs and returns whatever `submit(world, case)` wants to know. `restores` says
+    that a failed job leaves exactly what was in use before; without it only consistency is asked for (a stop that
+    fails half way cannot start the guest again). `holds(world, case)` asserts what is true after a success.
+    `may_succeed` is for workflows that get over the failure of a step of their own, by trying elsewhere.
+    """
+
+    workflow: str
+    prepare: Callable[[World], C]
+    submit: Callable[[World, C], JobRef]
+    holds: Callable[[World, C], None] | None = None
+    restores: bool = True
+    may_succeed: bool = False
+
+    def check(self, scenario: Scenario) -> None:
+        """Run the scenario at every point. Raises `Unsound` naming each point that went wrong."""
+        points = {
+            Scenario.STRAIGHT: self._straight,
+            Scenario.STEPS_TWICE: self._steps_twice,
+            Scenario.FAILURES: self._failures,
+            Scenario.UNDOS_TWICE: self._undos_twice,
+            Scenario.CRASHES: self._crashes,
+            Scenario.ANSWERS: self._answers,
+        }[scenario]
+        wrong: list[tuple[str, Exception]] = []
+        count = 0
+        for name, point in points():
+            count += 1
+            try:
+                point()
+            except Exception as error:
+                wrong.append((name, error))
+        if wrong:
+            told = "\n\n".join(f"{name}:\n{type(error).__name__}: {error}" for name, error in wrong)
+            raise Unsound(f"{len(wrong)} of {count} points of {scenario}:\n{told}") from wrong[0][1]
+
+    # ---- scenarios: each yields what goes wrong, and the run to judge
+
+    def _straight(self) -> Iterator[tuple[str, Callable[[], None]]]:
+        yield "straight", lambda: self._must_succeed(Trace())
+
+    def _steps_twice(self) -> Iterator[tuple[str, Callable[[], None]]]:
+        yield "each step twice", lambda: self._must_succeed(Trace(twice=True))
+
+    def _failures(self) -> Iterator[tuple[str, Callable[[], None]]]:
+        for place in self._dry_run().places:
+            for moment in Moment:
+                for bug in (False, True):
+                    name = f"{'bug' if bug else 'failure'} {moment} {place}"
+                    yield name, lambda p=place, m=moment, b=bug: self._must_unwind(p, m, bug=b)  # type: ignore[misc]
+
+    def _undos_twice(self) -> Iterator[tuple[str, Callable[[], None]]]:
+        own = [place for place in self._dry_run().places if place.workflow == self.workflow]
+        yield "each undo twice", lambda: self._must_unwind(own[-1], Moment.AFTER, undo_twice=True)
+        yield "each undo fails once", lambda: self._must_unwind(own[-1], Moment.AFTER, undo_fails_once=True)
+
+    def _crashes(self) -> Iterator[tuple[str, Callable[[], None]]]:
+        for number in range(1, self._dry_run().commits + 1):
+            yield f"crash at commit {number}", lambda n=number: self._must_survive(n)  # type: ignore[misc]
+
+    def _answers(self) -> Iterator[tuple[str, Callable[[], None]]]:
+        for number, waiting in enumerate(self._dry_run().operations):
+            for trouble in (_lost_order, _lost_answer, _answer_lost_for_long, _late_answer, _duplicate):
+                name = f"{trouble.__name__.strip('_').replace('_', ' ')}: {type(waiting.operation).__name__} {number}"
+                yield name, lambda n=number, t=trouble: self._with_trouble(n, t)  # type: ignore[misc]
+            for reason in Reason:
+                name = f"refused as {reason}: {type(waiting.operation).__name__} {number}"
+                yield name, lambda n=number, r=reason: self._with_trouble(n, _refusing(r))  # type: ignore[misc]
+
+    # ---- judgements
+
+    def _must_succeed(self, trace: Trace) -> None:
+        with self._begun(trace) as run:
+            run.world.settle()
+            self._judge(run, fails=False)
+
+    def _must_unwind(self, place: Place, moment: Moment, *, bug: bool = False, **undos: bool) -> None:
+        trace = Trace(fail_at=place, fail_when=moment, bug=bug, **undos)  # type: ignore[arg-type]
+        with self._begun(trace) as run:
+            run.world.settle()
+            if place.workflow != self.workflow or self.may_succeed:
+                self._judge(run)
+                return
+            self._judge(run, fails=True)
+            code = InternalError.code if bug else InjectedFailure.code
+            assert run.row["error_code"] == code, f"error code {run.row['error_code']}: {run.row['error_text']}"  # noqa: S101
+
+    def _must_survive(self, commit: int) -> None:
+        with self._begun(Trace(crash_at=commit)) as run:
+            try:
+                run.world.settle()
+            except Crash:
+                run.world.new_engine()
+                run.world.settle()
+            self._judge(run, fails=False)
+
+    def _with_trouble(self, number: int, trouble: "Trouble") -> None:
+        with self._begun(Trace()) as run:
+            until_at = trouble(run, number)
+            run.world.settle()
+            run.world.clock.reach(until_at)
+            run.world.settle()
+            self._judge(run)
+
+    def _judge(self, run: Run[C], *, fails: bool | None = None) -> None:
+        phase = run.row["phase"]
+        error = f"{run.row['error_code']} {run.row['error_text']}"
+        if phase not in ("succeeded", "failed") or (fails is not None and (phase == "failed") != fails):
+            raise AssertionError(f"the job {phase}: {error}; open: {run.world.open_jobs()}")
+        if phase == "failed":
+            run.world.assert_nothing_left(run.before if self.restores else None)
+            return
+        run.world.assert_nothing_left()
+        if self.holds is not None:
+            self.holds(run.world, run.case)
+
+    # ---- runs
+
+    @contextmanager
+    def _begun(self, trace: Trace) -> Iterator[Run[C]]:
+        """A fresh world, prepared, with the job submitted and nothing run yet."""
+        with tempfile.TemporaryDirectory(prefix="pileus-test-") as directory, World.open(Path(directory)) as world:
+            case = self.prepare(world)
+            world.settle()
+            before = world.left()
+            ref = self.submit(world, case)
+            with traced(world, trace):
+                yield Run(world, case, before, ref, trace)
+
+    def _dry_run(self) -> Trace:
+        with self._begun(Trace()) as run:
+            run.world.settle()
+            if run.row["phase"] != "succeeded":
+                raise AssertionError(f"the straight run {run.row['phase']}: {run.row['error_text']}")
+            return run.trace
+
+
+Trouble = Callable[[Run[Any], int], int]
+"""Arms trouble with the operation of this number in a run; returns when it is over, in ms since the epoch."""
+
+
+def _is_number(run: Run[Any], waiting: Waiting, number: int) -> bool:
+    noted = run.trace.operations
+    return number < len(noted) and noted[number].operation_id == waiting.operation_id
+
+
+def _from_now(run: Run[Any], seconds: float) -> int:
+    return run.world.clock.now() + round(seconds * 1000)
+
+
+def _lost_order(run: Run[Any], number: int) -> int:
+    """The operation does not reach the host until long after everybody gave up."""
+    until_at = _from_now(run, SILENCE_SECONDS)
+    run.world.refuses_delivery = lambda waiting: _is_number(run, waiting, number) and run.world.clock.now() < until_at
+    return until_at
+
+
+def _lost_answer(run: Run[Any], number: int) -> int:
+    """The host acts, its answer is lost, a second delivery returns it."""
+    lost: set[str] = set()
+
+    def intercept(waiting: Waiting, answer: Answer) -> list[Answer]:
+        if _is_number(run, waiting, number) and waiting.operation_id not in lost:
+            lost.add(waiting.operation_id)
+            return []
+        return [answer]
+
+    run.world.intercept = intercept
+    return run.world.clock.now()
+
+
+def _held_back(run: Run[Any], number: int, seconds: float) -> int:
+    until_at = _from_now(run, seconds)
+
+    def intercept(waiting: Waiting, answer: Answer) -> list[Answer]:
+        held = _is_number(run, waiting, number) and run.world.clock.now() < until_at
+        return [] if held else [answer]
+
+    run.world.intercept = intercept
+    return until_at
+
+
+def _answer_lost_for_long(run: Run[Any], number: int) -> int:
+    """The host acts, and its answer turns up long after everybody gave up."""
+    return _held_back(run, number, SILENCE_SECONDS)
+
+
+def _late_answer(run: Run[Any], number: int) -> int:
+    """The host acts, and its answer comes while the job still waits."""
+    return _held_back(run, number, PAUSE_SECONDS)
+
+
+def _duplicate(run: Run[Any], number: int) -> int:
+    """The answer comes twice."""
+    run.world.intercept = lambda waiting, answer: [answer] * (1 + _is_number(run, waiting, number))
+    return run.world.clock.now()
+
+
+def _refusing(reason: Reason) -> Trouble:
+    def trouble(run: Run[Any], number: int) -> int:
+        def refuse(waiting: Waiting) -> Answer | None:
+            if not _is_number(run, waiting, number):
+                return None
+            return Answer(waiting.operation_id, "", refusal=Refusal(reason, f"refused as {reason}"))
+
+        run.world.instead = refuse
+        return run.world.clock.now()
+
+    return trouble
