@@ -57,13 +57,14 @@ class Heard:
     happened: list[tuple[int, Happened]] = field(default_factory=list)
     reports: list[tuple[int, HostStats]] = field(default_factory=list)
     states: list[tuple[int, HostState]] = field(default_factory=list)
+    order: list[str] = field(default_factory=list)
     fail_answers: int = 0
 
     def callbacks(self) -> Callbacks:
         return Callbacks(
             on_answer=self._answer,
             on_inventory=lambda tx, host_id, intro: self.inventories.append((host_id, intro)),
-            on_happened=lambda tx, host_id, message: self.happened.append((host_id, message)),
+            on_happened=self._happen,
             on_report=lambda tx, host_id, stats: self.reports.append((host_id, stats)),
             on_state=lambda tx, host_id, state: self.states.append((host_id, state)),
         )
@@ -73,6 +74,11 @@ class Heard:
             self.fail_answers -= 1
             raise RuntimeError("the job engine could not take it")
         self.answers.append(operation)
+        self.order.append(operation.operation_id)
+
+    def _happen(self, tx: Tx, host_id: int, message: Happened) -> None:
+        self.happened.append((host_id, message))
+        self.order.append(message.change)
 
 
 class Site:

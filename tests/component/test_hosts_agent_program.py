@@ -15,7 +15,18 @@ from hosts_setup import Site, site_in, until
 
 from pileus.server.domain.host import HostState
 from pileus.wire.messages import HostKind
-from pileus.wire.operations import AttachPool, CreateVolume, Done, PoolFacts, Reason, StartVm, StopVm, VmFacts, VmSpec
+from pileus.wire.operations import (
+    AttachPool,
+    CreateVolume,
+    DeleteImage,
+    Done,
+    PoolFacts,
+    Reason,
+    StartVm,
+    StopVm,
+    VmFacts,
+    VmSpec,
+)
 from pileus.wire.places import PoolKind, PoolRef
 
 pytestmark = pytest.mark.anyio
@@ -35,12 +46,17 @@ async def site(tmp_path: Path) -> AsyncIterator[Site]:
 
 
 def config(
-    site: Site, *tokens: str, options: Mapping[str, object] | None = None, backend: str = "simulator", more: str = ""
+    site: Site,
+    *tokens: str,
+    options: Mapping[str, object] | None = None,
+    backend: str = "simulator",
+    kind: HostKind = HostKind.ROUTING,
+    more: str = "",
 ) -> Path:
     """An agent's configuration file; every token is a host."""
     path = site.directory / "agent.toml"
     hosts = "".join(
-        f'[[host]]\ntoken = "{token}"\nbackend = "{backend}"\n[host.options]\n'
+        f'[[host]]\ntoken = "{token}"\nbackend = "{backend}"\nkind = "{kind}"\n[host.options]\n'
         + "".join(f"{name} = {json.dumps(value)}\n" for name, value in (options or {}).items())
         for token in tokens
     )
@@ -121,6 +137,27 @@ async def test_one_program_may_hold_several_hosts_that_share_pools(site: Site) -
             site.request(host_id, f"op-{number}", CreateVolume(POOL, "v", 1 << 20))
             assert (await site.answered(f"op-{number}")).refusal is None
         assert {site.state(host_id) for host_id in hosts} == {HostState.UP}
+
+
+async def test_a_storage_host_is_served_by_a_store_found_by_name(site: Site, tmp_path: Path) -> None:
+    host_id, _ = site.add_host("images", kind=HostKind.SECONDARY_STORAGE)
+    path = config(
+        site,
+        site.token(host_id),
+        backend="directory",
+        kind=HostKind.SECONDARY_STORAGE,
+        options={"path": str(tmp_path / "images"), "port": 0},
+    )
+    async with running(path) as process:
+        await until(lambda: site.state(host_id) is HostState.UP)
+        site.request(host_id, "op-1", DeleteImage("never-there"))
+        assert (await site.answered("op-1")).result == Done()
+        site.request(host_id, "op-2", AttachPool(POOL))
+        refusal = (await site.answered("op-2")).refusal
+        assert refusal is not None
+        assert refusal.reason is Reason.REJECTED
+        process.send_signal(signal.SIGTERM)
+        assert (await ended(process))[0] == 0
 
 
 async def test_two_agents_never_share_a_state_directory(site: Site) -> None:

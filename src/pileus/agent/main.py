@@ -26,6 +26,7 @@ from pileus.agent.identity import EnrolledHost, Identity, StateDirBusy
 from pileus.agent.journal import Journal, JournalUnusable
 from pileus.agent.settings import AgentSettings, BadSettings, HostEntry, from_document, from_file, options_from_pairs
 from pileus.wire.messages import HostKind
+from pileus.wire.operations import Refused
 
 log = structlog.get_logger(__name__)
 
@@ -33,7 +34,13 @@ BACKENDS = "pileus.agent.backends"
 STORES = "pileus.agent.stores"
 ENROL_AGAIN_SECONDS = 10.0
 
-FAULTS = (BadSettings, EnrolmentRefused, StateDirBusy, JournalUnusable, TurnedAway)
+
+
+class HostUnusable(Exception):
+    """The hypervisor or store of a host cannot be opened; the text names both host and cause."""
+
+
+FAULTS = (BadSettings, EnrolmentRefused, StateDirBusy, JournalUnusable, HostUnusable, TurnedAway)
 """What ends an agent for good: a person has to change something."""
 
 
@@ -75,7 +82,10 @@ async def _serve(
     )
     async with contextlib.AsyncExitStack() as opened:
         for uuid, host in hosts.items():
-            await host.open(connection.noticed(uuid))
+            try:
+                await host.open(connection.noticed(uuid))
+            except (Refused, OSError) as error:
+                raise HostUnusable(f"host {uuid}: {error}") from error
             opened.push_async_callback(host.close)
         await connection.run(stop)
 
