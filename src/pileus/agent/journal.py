@@ -84,6 +84,11 @@ class Journal:
         with self._lock:
             self._db.close()
 
+    def copy_into(self, other: "Journal") -> None:
+        """Have another journal hold what this one holds, and nothing else."""
+        with self._lock, other._lock:
+            self._db.backup(other._db)
+
     async def begin(self, host: str, operation_id: str) -> Answer | None:
         """The first answer if there is one; else the operation is written down as begun and None returned."""
         return await self._offload(lambda: self._begin(host, operation_id))

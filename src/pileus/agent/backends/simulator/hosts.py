@@ -3,6 +3,7 @@
 For harnesses that drive a server in one thread. Nothing here waits: time is an `InstantClock`.
 """
 
+import copy
 from collections.abc import Callable, Coroutine
 from typing import Any, TypeVar
 
@@ -46,6 +47,7 @@ class SimulatedHosts:
         self._journal = _MortalJournal(self.faults, self.clock)
         self._backends: dict[str, SimulatorBackend] = {}
         self._hosts: dict[str, RoutingHost | StorageHost] = {}
+        self.stores: dict[str, SimulatedStore] = {}
 
     def add(
         self, host: str, *, cpus: int = 8, cpu_mhz: int = 2000, memory_bytes: int = 16 << 30, address: str = "127.0.0.1"
@@ -61,9 +63,27 @@ class SimulatedHosts:
     def add_storage(self, host: str, *, capacity_bytes: int = 1 << 40) -> SimulatedStore:
         """Add a secondary storage host."""
         store = SimulatedStore(host, capacity_bytes=capacity_bytes, faults=self.faults)
+        self.stores[host] = store
         self._hosts[host] = StorageHost(host, store)
         self._open(host)
         return store
+
+    def copied(self, *, changed: Changed | None = None) -> "SimulatedHosts":
+        """Another fleet in the same state, on its own from now on: nothing armed, silent or lost goes along."""
+        twin = SimulatedHosts(changed=changed)
+        twin.world = copy.deepcopy(self.world)
+        twin.clock.advance(self.clock.now())
+        self._journal.copy_into(twin._journal)
+        for uuid, host in self._hosts.items():
+            if isinstance(host, StorageHost):
+                store = twin.add_storage(uuid)
+                store.images = copy.deepcopy(self.stores[uuid].images)
+                store.sizes, store.default_bytes = dict(self.stores[uuid].sizes), self.stores[uuid].default_bytes
+            else:
+                backend = twin.add(uuid)  # The host itself is there already, with the means it has.
+                backend.stubborn = set(self._backends[uuid].stubborn)
+                backend.template_bytes = self._backends[uuid].template_bytes
+        return twin
 
     def backend(self, host: str) -> SimulatorBackend:
         """The backend of a routing host."""
