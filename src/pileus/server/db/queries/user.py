@@ -41,6 +41,11 @@ def remove(tx: Tx, *which: ColumnElement[bool]) -> None:
     tx.execute(update(users).where(users.c.live == 1, *which).values(**gone, **secrets))
 
 
+def key_taken(tx: Tx, api_key: str, user_id: int) -> bool:
+    """Whether somebody else has this API key."""
+    return tx.scalar(select(users.c.id).where(users.c.api_key == api_key, users.c.id != user_id)) is not None
+
+
 def identity_by_key(tx: Tx, api_key: str) -> RowMapping | None:
     """The user of an API key with account and domain, if all of them are in use."""
     return tx.one(_identity().where(users.c.api_key == api_key))

@@ -1,0 +1,46 @@
+"""Commands on settings."""
+
+from pileus.server.api.command import ROOT_ONLY, Call, ListParams, Page, Params, Response, View, command, out, param
+from pileus.server.events.types import CONFIGURATION_VALUE_EDIT
+from pileus.server.services import configuration
+
+
+class ConfigurationResponse(Response, name="configuration"):
+    """A setting."""
+
+    category = out("the category of the setting")
+    name = out("the name of the setting")
+    value = out("the value in force; absent if it is empty or secret")
+    default_value = out("the value without any change")
+    description = out("what the setting means")
+
+
+@command("listConfigurations", roles=ROOT_ONLY, returns=ConfigurationResponse)
+class ListConfigurations(ListParams):
+    """Lists the settings of this cloud."""
+
+    category: str | None = param("list settings of this category", default=None)
+    name: str | None = param("list the setting of this name", default=None)
+
+    def run(self, call: Call) -> Page:
+        return Page(
+            *configuration.list_page(
+                call.tx,
+                category=self.category,
+                name=self.name,
+                keyword=self.keyword,
+                page=self.page,
+                page_size=self.page_size,
+            )
+        )
+
+
+@command("updateConfiguration", roles=ROOT_ONLY, returns=ConfigurationResponse, emits=CONFIGURATION_VALUE_EDIT)
+class UpdateConfiguration(Params):
+    """Changes a setting, on every server at once."""
+
+    name: str = param("the name of the setting")
+    value: str | None = param("the new value; the default again without it", default=None, length=4096)
+
+    def run(self, call: Call) -> View:
+        return configuration.update(call.tx, call.caller, name=self.name, value=self.value)

@@ -1,0 +1,63 @@
+"""Domains: a tree of paths."""
+
+from collections.abc import Collection
+from typing import Any
+
+from sqlalchemy import ColumnElement, RowMapping, func, insert, select, update
+
+from pileus.server.db.queries.page import page
+from pileus.server.db.tables.account import account, domain
+from pileus.server.db.transaction import Tx
+
+
+def by_id(tx: Tx, domain_id: int) -> RowMapping | None:
+    """The live domain."""
+    return tx.one(select(domain).where(domain.c.id == domain_id, domain.c.live == 1))
+
+
+def any_by_id(tx: Tx, domain_id: int) -> RowMapping | None:
+    """The domain, removed or not."""
+    return tx.one(select(domain).where(domain.c.id == domain_id))
+
+
+def named(tx: Tx, parent_id: int, name: str) -> RowMapping | None:
+    """The live domain of this name below a parent."""
+    return tx.one(select(domain).where(domain.c.parent_id == parent_id, domain.c.name == name, domain.c.live == 1))
+
+
+def subtree(tx: Tx, path: str) -> list[RowMapping]:
+    """The live domain of a path and all below it, nearest to ROOT first."""
+    inside = func.substr(domain.c.path, 1, len(path)) == path
+    return tx.all(select(domain).where(domain.c.live == 1, inside).order_by(domain.c.level, domain.c.id))
+
+
+def list_page(tx: Tx, where: list[ColumnElement[bool]], *, offset: int, limit: int) -> tuple[list[RowMapping], int]:
+    """Live domains and the number of all matches."""
+    return page(tx, domain, [domain.c.live == 1, *where], offset=offset, limit=limit)
+
+
+def parents_with_children(tx: Tx, domain_ids: Collection[int]) -> set[int]:
+    """Those of the domains that have live domains below them."""
+    found = select(domain.c.parent_id).where(domain.c.live == 1, domain.c.parent_id.in_(domain_ids)).distinct()
+    return {int(i) for i in tx.execute(found).scalars()}
+
+
+def accounts_in(tx: Tx, domain_ids: Collection[int]) -> int:
+    """How many live accounts the domains have."""
+    found = select(func.count()).select_from(account).where(account.c.live == 1, account.c.domain_id.in_(domain_ids))
+    return int(tx.scalar(found))
+
+
+def add(tx: Tx, **values: Any) -> int:
+    """Insert a domain; returns its key."""
+    return tx.insert(insert(domain).values(created_at=tx.now, **values))
+
+
+def change(tx: Tx, domain_id: int, **values: Any) -> None:
+    """Change columns of a domain."""
+    tx.execute(update(domain).where(domain.c.id == domain_id).values(**values))
+
+
+def remove(tx: Tx, domain_id: int) -> None:
+    """Remove a domain: the row stays for history, its name is free."""
+    change(tx, domain_id, live=None, state="Inactive", removed_at=tx.now)
