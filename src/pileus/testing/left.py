@@ -147,6 +147,10 @@ def _images(tx: Tx, stores: Mapping[int, SimulatedStore]) -> list[str]:
     rows = tx.all(select(template_copy.c.host_id, template_copy.c.name).where(ready))
     known = {f"{row['name']} on storage {row['host_id']}" for row in rows}
     there = {f"{name} on storage {host_id}" for host_id, store in stores.items() for name in store.images}
+    # What is being removed may be there still: its row stays until a host has said that it is gone.
+    going = template_copy.c.state == str(CopyState.REMOVING)
+    removing = tx.all(select(template_copy.c.host_id, template_copy.c.name).where(going))
+    there -= {f"{row['name']} on storage {row['host_id']}" for row in removing}
     return _both("image", known, there)
 
 

@@ -29,7 +29,7 @@ class Patience:
 
     connect_seconds: float = 15.0
     stall_seconds: float = 30.0
-    total_seconds: float = 6 * 3600.0
+    total_seconds: float = 4 * 3600.0
 
 
 class Cut:

@@ -18,7 +18,7 @@ class StoreOptions:
     source_ca: str = ""
     connect_seconds: float = 15.0
     stall_seconds: float = 30.0
-    total_seconds: float = 6 * 3600.0
+    total_seconds: float = 4 * 3600.0
 
     @property
     def patience(self) -> Patience:

@@ -22,6 +22,7 @@ from pileus.server.domain.errors import ParameterError, ResourceInUse
 from pileus.server.domain.host import HOST, AllocationState, HostState, Hypervisor
 from pileus.server.domain.ids import Cluster, Host, Id, OsCategory, Pod, Zone
 from pileus.server.hosts.enrolment import revoke
+from pileus.server.jobs.reconciler import trigger
 from pileus.server.jobs.submit import wake
 from pileus.server.services import storage_pool
 from pileus.server.services.choice import one_of
@@ -152,6 +153,8 @@ def introduced(tx: Tx, host_id: int, facts: HostFacts) -> None:
         )
         for pool in pools.of_cluster(tx, row["cluster_id"]):
             storage_pool.attach(tx, pool["id"], host_id)
+    else:
+        trigger(tx, "template-download")
     wake(tx, f"host:{host_id}")
 
 

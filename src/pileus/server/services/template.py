@@ -181,7 +181,7 @@ def delete(tx: Tx, caller: Caller, template_id: Id[Template], zone_id: int | Non
     )
     job = submit(
         tx,
-        delete_template(template=template_id, zone=zone_id),
+        delete_template(template=int(template_id), zone=None if zone_id is None else int(zone_id)),
         owner_of(tx, caller, None, None),
         command="deleteTemplate",
         instance_kind=KIND,
@@ -283,7 +283,7 @@ def _zones(tx: Tx, caller: Caller, zone_id: int) -> list[int]:
         row = tx.one(select(zone).where(zone.c.id == zone_id))
         if row is not None and row["allocation_state"] != AllocationState.ENABLED and not caller.is_admin:
             raise PermissionDenied(f"zone {row['name']} is disabled")
-        return [zone_id]
+        return [int(zone_id)]
     where = [zone.c.live == 1]
     if not caller.is_admin:
         above = select(domain.c.id).where(domain.c.path.in_(_prefixes(caller.domain_path)))

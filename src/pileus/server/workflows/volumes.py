@@ -9,6 +9,7 @@ from dataclasses import replace
 from sqlalchemy import update
 
 from pileus.server import events
+from pileus.server.config import keys, value
 from pileus.server.db.queries import count, template_on_pool
 from pileus.server.db.queries import template as templates
 from pileus.server.db.queries import volume as volumes
@@ -27,10 +28,7 @@ from pileus.server.workflows.ask import HostRefused, HostSilent, ask, make_sure
 from pileus.wire.operations import CreateVolume, DeleteVolume, FetchTemplate, ImageFacts, Reason
 from pileus.wire.places import PoolRef
 
-FETCH_SECONDS = 3 * 3600
-"""How long a host may take to copy a template to a pool."""
-
-CREATE_SECONDS = 600
+CREATE_SECONDS = 600.0
 
 _LOOK_AGAIN_SECONDS = 60.0
 
@@ -135,8 +133,9 @@ def _template_there(ctx: StepContext, disk: Disk, pool: PoolRef, host_id: int) -
     order = FetchTemplate(pool, on_pool.name, copy.url, copy.sha256)
     queue = f"pool:{pool.uuid}:{on_pool.name}"
     label = f"fetch-{disk.template_id}-{disk.pool_id}"
+    patience = float(value(ctx.tx, keys.primary_storage_download_wait))
     try:
-        facts = ask(ctx, host_id, order, queue=queue, label=label, deadline_seconds=FETCH_SECONDS)
+        facts = ask(ctx, host_id, order, queue=queue, label=label, deadline_seconds=patience)
     except HostSilent as silent:
         raise TryElsewhere(f"host:{host_id}", "the host did not answer") from silent
     except HostRefused as refused:

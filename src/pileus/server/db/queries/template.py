@@ -46,6 +46,11 @@ def row(tx: Tx, template_id: int) -> RowMapping:
     return found
 
 
+def id_of(tx: Tx, uuid: str) -> int:
+    """The key of a template."""
+    return int(tx.scalar(select(template.c.id).where(template.c.uuid == uuid)))
+
+
 def add(tx: Tx, **values: Any) -> int:
     """A new template."""
     return tx.insert(insert(template).values(created_at=tx.now, **values))
