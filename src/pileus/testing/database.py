@@ -6,6 +6,7 @@ On a server every table is dropped first: the variable must name a database that
 import atexit
 import os
 import shutil
+import sqlite3
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -37,6 +38,22 @@ def fresh_database(directory: Path, clock: Clock) -> Iterator[Database]:
         db = Database(named, clock)
         metadata.drop_all(db.writing)
         _fill(db)
+    try:
+        yield db
+    finally:
+        db.dispose()
+
+
+@contextmanager
+def copied_database(source: Database, directory: Path, clock: Clock) -> Iterator[Database]:
+    """A copy of a SQLite database, closed at the end of the block."""
+    file = directory / "pileus.db"
+    with sqlite3.connect(str(source.url.database)) as held, sqlite3.connect(file) as copy:
+        held.backup(copy)
+    held.close()
+    copy.close()
+    db = Database(f"sqlite:///{file}", clock)
+    _need_not_last(db)
     try:
         yield db
     finally:

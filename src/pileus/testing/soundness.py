@@ -4,6 +4,7 @@ A workflow's test is a `Soundness` and one parametrised function; see `docs/addi
 the workflow once per point at which something can go wrong, each time in a fresh world.
 """
 
+import copy
 import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -70,7 +71,8 @@ class Run(Generic[C]):
 class Soundness(Generic[C]):
     """A workflow and how to start it.
 
-    `prepare(world)` builds what it needs and returns whatever `submit(world, case)` wants to know. `restores` says
+    `prepare(world)` builds what it needs and returns plain data that `submit(world, case)` wants to know; it runs once
+    per scenario, and every point begins with copies of both. `restores` says
     that a failed job leaves exactly what was in use before; without it only consistency is asked for (a stop that
     fails half way cannot start the guest again). `holds(world, case)` asserts what is true after a success.
     `may_succeed` is for workflows that get over the failure of a step of their own, by trying elsewhere.
@@ -85,6 +87,27 @@ class Soundness(Generic[C]):
 
     def check(self, scenario: Scenario) -> None:
         """Run the scenario at every point. Raises `Unsound` naming each point that went wrong."""
+        with self.prepared() as (world, case):
+            _Runner(self, world, case).check(scenario)
+
+    @contextmanager
+    def prepared(self) -> Iterator[tuple[World, C]]:
+        """A world with everything the workflow needs."""
+        with _directory() as directory, World.open(directory) as world:
+            case = self.prepare(world)
+            world.settle()
+            yield world, case
+
+
+@dataclass(frozen=True)
+class _Runner(Generic[C]):
+    """A workflow with a prepared world, which is copied for every run."""
+
+    sound: Soundness[C]
+    world: World
+    case: C
+
+    def check(self, scenario: Scenario) -> None:
         points = {
             Scenario.STRAIGHT: self._straight,
             Scenario.STEPS_TWICE: self._steps_twice,
@@ -121,7 +144,7 @@ class Soundness(Generic[C]):
                     yield name, lambda p=place, m=moment, b=bug: self._must_unwind(p, m, bug=b)  # type: ignore[misc]
 
     def _undos_twice(self) -> Iterator[tuple[str, Callable[[], None]]]:
-        own = [place for place in self._dry_run().places if place.workflow == self.workflow]
+        own = [place for place in self._dry_run().places if place.workflow == self.sound.workflow]
         yield "each undo twice", lambda: self._must_unwind(own[-1], Moment.AFTER, undo_twice=True)
         yield "each undo fails once", lambda: self._must_unwind(own[-1], Moment.AFTER, undo_fails_once=True)
 
@@ -149,7 +172,7 @@ class Soundness(Generic[C]):
         trace = Trace(fail_at=place, fail_when=moment, bug=bug, **undos)  # type: ignore[arg-type]
         with self._begun(trace) as run:
             run.world.settle()
-            if place.workflow != self.workflow or self.may_succeed:
+            if place.workflow != self.sound.workflow or self.sound.may_succeed:
                 self._judge(run)
                 return
             self._judge(run, fails=True)
@@ -179,24 +202,32 @@ class Soundness(Generic[C]):
         if phase not in ("succeeded", "failed") or (fails is not None and (phase == "failed") != fails):
             raise AssertionError(f"the job {phase}: {error}; open: {run.world.open_jobs()}")
         if phase == "failed":
-            run.world.assert_nothing_left(run.before if self.restores else None)
+            run.world.assert_nothing_left(run.before if self.sound.restores else None)
             return
         run.world.assert_nothing_left()
-        if self.holds is not None:
-            self.holds(run.world, run.case)
+        if self.sound.holds is not None:
+            self.sound.holds(run.world, run.case)
 
     # ---- runs
 
     @contextmanager
     def _begun(self, trace: Trace) -> Iterator[Run[C]]:
-        """A fresh world, prepared, with the job submitted and nothing run yet."""
-        with tempfile.TemporaryDirectory(prefix="pileus-test-") as directory, World.open(Path(directory)) as world:
-            case = self.prepare(world)
-            world.settle()
+        """A prepared world of its own, with the job submitted and nothing run yet."""
+        with self._fresh() as (world, case):
             before = world.left()
-            ref = self.submit(world, case)
+            ref = self.sound.submit(world, case)
             with traced(world, trace):
                 yield Run(world, case, before, ref, trace)
+
+    @contextmanager
+    def _fresh(self) -> Iterator[tuple[World, C]]:
+        if not self.world.db.is_sqlite:
+            # Tests have one server to themselves: preparing again is the only copy there is.
+            with self.sound.prepared() as prepared:
+                yield prepared
+            return
+        with _directory() as directory, self.world.copied(directory) as world:
+            yield world, copy.deepcopy(self.case)
 
     def _dry_run(self) -> Trace:
         with self._begun(Trace()) as run:
@@ -204,6 +235,12 @@ class Soundness(Generic[C]):
             if run.row["phase"] != "succeeded":
                 raise AssertionError(f"the straight run {run.row['phase']}: {run.row['error_text']}")
             return run.trace
+
+
+@contextmanager
+def _directory() -> Iterator[Path]:
+    with tempfile.TemporaryDirectory(prefix="pileus-test-") as name:
+        yield Path(name)
 
 
 Trouble = Callable[[Run[Any], int], int]

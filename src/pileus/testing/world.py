@@ -31,7 +31,7 @@ from pileus.server.jobs.submit import JobRef
 from pileus.server.workflows.ask import answered
 from pileus.testing.builders import Builders
 from pileus.testing.clock import FakeClock
-from pileus.testing.database import fresh_database
+from pileus.testing.database import copied_database, fresh_database
 from pileus.testing.left import Left, assert_consistent, assert_quiet, left_in
 from pileus.wire.messages import Answer, Happened, VmChange
 
@@ -53,12 +53,17 @@ class JobFailed(AssertionError):
 class World(Builders):
     """See the module. Open one with `World.open(directory)`; builders make rows (`world.zone()`, `world.host()`)."""
 
-    def __init__(self, db: Database, clock: FakeClock) -> None:
+    def __init__(self, db: Database, clock: FakeClock, *, like: "World | None" = None) -> None:
         super().__init__()
         load_registered()
         self.db = db
         self.clock = clock
-        self.hosts = SimulatedHosts(changed=self._changed)
+        if like is None:
+            self.hosts = SimulatedHosts(changed=self._changed)
+        else:
+            self.hosts = like.hosts.copied(changed=self._changed)
+            self.stores = {host_id: self.hosts.stores[self.uuid(host, host_id)] for host_id in like.stores}
+            self._made = like._made
         self.hooks = Hooks()
         self.steps: Mapping[str, Step] = registered_steps
         """What the engine looks steps up in; the harness puts its own view here."""
@@ -85,6 +90,13 @@ class World(Builders):
         time = clock or FakeClock()
         with fresh_database(directory, time) as db:
             yield cls(db, time)
+
+    @contextmanager
+    def copied(self, directory: Path) -> Iterator["World"]:
+        """A world of its own in the same state: hosts, time and SQLite database, but no hooks and no instruments."""
+        time = FakeClock(self.clock.now())
+        with copied_database(self.db, directory, time) as db:
+            yield type(self)(db, time, like=self)
 
     def new_engine(self) -> Engine:
         """An engine as another server would have it: the old one may be forgotten at any moment."""
