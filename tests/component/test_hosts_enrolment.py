@@ -92,6 +92,21 @@ async def test_a_token_works_once(site: Site, tmp_path: Path) -> None:
     await refused(site, identity_in(tmp_path / "second"), token)
 
 
+async def test_an_agent_that_never_got_the_answer_may_ask_again_with_its_own_key(site: Site, tmp_path: Path) -> None:
+    host_id, uuid = site.add_host()
+    token = Token(site.token(host_id))
+    identity = identity_in(tmp_path / "agent")
+    await enrol(identity, site.endpoint, token, address="127.0.0.1")
+    for name in ("agent.crt", "ca.crt", "hosts.json"):
+        (identity.state_dir / name).unlink()
+    assert (await enrol(identity, site.endpoint, token, address="127.0.0.1")).uuid == uuid
+    with site.database.write() as tx:
+        enrolment.revoke(tx, host_id)
+    for name in ("agent.crt", "ca.crt", "hosts.json"):
+        (identity.state_dir / name).unlink()
+    await refused(site, identity, token)
+
+
 async def test_a_wrong_token_gives_nothing(site: Site, tmp_path: Path) -> None:
     site.token(site.add_host()[0])
     await refused(site, identity_in(tmp_path / "agent"), Token("wrong"))

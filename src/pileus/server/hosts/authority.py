@@ -158,6 +158,13 @@ class Authority:
         )
 
 
+def key_sha256(csr_pem: str) -> str:
+    """Hex digest of the public key of a request. Raises `BadRequest`."""
+    public = _read_request(csr_pem).public_key()
+    form = serialization.PublicFormat.SubjectPublicKeyInfo
+    return hashlib.sha256(public.public_bytes(serialization.Encoding.DER, form)).hexdigest()
+
+
 def presented(der: bytes | None) -> Presented | None:
     """Read a peer certificate that TLS has verified; None when there is none, or it names no host."""
     if der is None:

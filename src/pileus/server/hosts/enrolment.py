@@ -5,12 +5,12 @@ import secrets
 from collections import OrderedDict
 from collections.abc import Callable
 
-from sqlalchemy import insert, select, update
+from sqlalchemy import insert, or_, select, update
 
 from pileus.server.db.tables.host import enrolment_token, host, host_certificate
 from pileus.server.db.transaction import Tx
 from pileus.server.domain.host import HostState
-from pileus.server.hosts.authority import Authority, Presented
+from pileus.server.hosts.authority import Authority, Presented, key_sha256
 from pileus.server.hosts.signal import announce_removed
 from pileus.wire.messages import Enrol, Enrolled, HostKind
 
@@ -35,17 +35,19 @@ def create_token(tx: Tx, host_id: int, *, valid_seconds: int = TOKEN_SECONDS) ->
 def redeem(tx: Tx, authority: Authority, request: Enrol, shown: Presented | None) -> Enrolled:
     """Use up the token and issue a certificate. Raises `Denied` and `authority.BadRequest` (then roll back).
 
-    With a certificate `shown`, the new one names its hosts too, as far as it still counts for them.
+    With a certificate `shown`, the new one names its hosts too, as far as it still counts for them. An agent that
+    never got the answer may ask again with the same key until the token expires: nobody else has that key.
     """
     digest = _digest(request.token)
+    key = key_sha256(request.csr_pem)
     used = tx.execute(
         update(enrolment_token)
         .where(
             enrolment_token.c.token_hash == digest,
-            enrolment_token.c.used_at.is_(None),
+            or_(enrolment_token.c.used_at.is_(None), enrolment_token.c.key_sha256 == key),
             enrolment_token.c.expires_at > tx.now,
         )
-        .values(used_at=tx.now)
+        .values(used_at=tx.now, key_sha256=key)
     )
     if used.rowcount != 1:
         raise Denied
@@ -83,8 +85,8 @@ def revoke(tx: Tx, host_id: int) -> None:
     )
     tx.execute(
         update(enrolment_token)
-        .where(enrolment_token.c.host_id == host_id, enrolment_token.c.used_at.is_(None))
-        .values(used_at=tx.now)
+        .where(enrolment_token.c.host_id == host_id)
+        .values(used_at=tx.now, key_sha256=None)
     )
     tx.after_commit(lambda: announce_removed(host_id))
 

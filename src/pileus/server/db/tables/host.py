@@ -133,8 +133,9 @@ enrolment_token = Table(
     instant("created_at"),
     instant("expires_at"),
     instant("used_at", nullable=True),
+    Column("key_sha256", String(64), nullable=True),
 )
-"""SHA-256 of a one-time secret with which a host's agent asks for its certificate."""
+"""SHA-256 of a one-time secret with which a host's agent asks for its certificate, and of the key it was used for."""
 
 authority = Table(
     "authority",

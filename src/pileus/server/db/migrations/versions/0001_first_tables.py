@@ -691,6 +691,7 @@ def upgrade() -> None:
         sa.Column("created_at", sa.BigInteger(), nullable=False),
         sa.Column("expires_at", sa.BigInteger(), nullable=False),
         sa.Column("used_at", sa.BigInteger(), nullable=True),
+        sa.Column("key_sha256", sa.String(length=64), nullable=True),
         sa.ForeignKeyConstraint(["host_id"], ["host.id"], name=op.f("fk_enrolment_token_host_id")),
         sa.PrimaryKeyConstraint("token_hash", name=op.f("pk_enrolment_token")),
     )
