@@ -10,13 +10,16 @@ from pathlib import Path
 
 import structlog
 import uvicorn
+from sqlalchemy import RowMapping
 
+from pileus.server.alerts.standing import AlertType, raise_alert
 from pileus.server.api.app import create_app, create_integration_app
 from pileus.server.config import keys, value
 from pileus.server.db.migrate import upgrade
 from pileus.server.db.seed import seed
 from pileus.server.db.transaction import Database, Tx
 from pileus.server.domain.host import HostState
+from pileus.server.events import job_failed
 from pileus.server.first_start import admin_password
 from pileus.server.health import Health
 from pileus.server.hosts.authority import Authority
@@ -131,7 +134,7 @@ def _door(app: object, address: str, port: int) -> uvicorn.Server:
 
 
 def _hooks() -> Hooks:
-    return Hooks(on_failed=[], on_stuck=[])
+    return Hooks(on_failed=[job_failed], on_stuck=[_stuck])
 
 
 def _callbacks() -> Callbacks:
@@ -163,6 +166,15 @@ def _reported(tx: Tx, _host_id: int, stats: HostStats) -> None:
 
 def _state_changed(tx: Tx, host_id: int, _state: HostState) -> None:
     wake(tx, f"host:{host_id}")
+
+
+def _stuck(tx: Tx, job: RowMapping) -> None:
+    raise_alert(
+        tx,
+        AlertType.JOB,
+        f"job:{job['id']}",
+        f"Job {job['uuid']} ({job['command']}) cannot undo what it began: {job['error_text']}",
+    )
 
 
 async def serve(settings: ServerSettings) -> None:
