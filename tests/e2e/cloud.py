@@ -259,7 +259,7 @@ class Cloud:
             self.admin.call("addSecondaryStorage", zoneid=zone, url=f"file://{state}/secondary", token=storage_token)
             text += (
                 f'\n[[host]]\ntoken = "{storage_token}"\nkind = "SecondaryStorage"\nbackend = "directory"\n'
-                f'address = "{place.address}"\n[host.options]\ndirectory = "{state}/secondary"\n'
+                f'address = "{place.address}"\n[host.options]\npath = "{state}/secondary"\n'
             )
         (state / "agent.toml").write_text(text)
 

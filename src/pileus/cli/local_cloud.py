@@ -133,7 +133,7 @@ kind = "SecondaryStorage"
 backend = "directory"
 address = "{address}"
 [host.options]
-directory = "{self.state.root / "secondary"}"
+path = "{self.state.root / "secondary"}"
 ''',
         )
 
