@@ -138,7 +138,8 @@ def _bare_boot(cloud: LocalCloud, image: Path, number: int) -> float:
                 "/usr/bin/qemu-system-x86_64", "-machine", "q35", "-accel", "kvm" if accelerated else "tcg",
                 "-m", "128", "-smp", "1", "-nodefaults", "-display", "none",
                 "-drive", f"file={clone},if=virtio,format=qcow2,cache=none",
-                "-netdev", "user,id=n0", "-device", f"virtio-net-pci,netdev=n0,mac=52:54:00:00:00:{number:02x},romfile=",
+                "-netdev", "user,id=n0",
+                "-device", f"virtio-net-pci,netdev=n0,mac=52:54:00:00:00:{number:02x},romfile=",
                 "-serial", f"file:{log}",
             ])
         )  # fmt: skip
