@@ -6,6 +6,7 @@ process we started ourselves, never over a network. Functions among the argument
 
 import asyncio
 import importlib
+import os
 import pickle
 import struct
 import sys
@@ -136,7 +137,10 @@ async def _serve() -> None:
     loop = asyncio.get_running_loop()
     reader = asyncio.StreamReader()
     await loop.connect_read_pipe(lambda: asyncio.StreamReaderProtocol(reader), sys.stdin.buffer)
-    transport, _ = await loop.connect_write_pipe(asyncio.BaseProtocol, sys.stdout.buffer)
+    # What the object prints must not end up among the answers.
+    answers = os.fdopen(os.dup(sys.stdout.fileno()), "wb", buffering=0)
+    os.dup2(sys.stderr.fileno(), sys.stdout.fileno())
+    transport, _ = await loop.connect_write_pipe(asyncio.BaseProtocol, answers)
 
     def say(message: Any) -> None:
         transport.write(_framed(message))

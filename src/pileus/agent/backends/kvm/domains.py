@@ -21,6 +21,7 @@ from pileus.wire.places import NetworkRef
 
 ASK_AGAIN_SECONDS = 3.0
 """A guest that is still booting does not hear the power button: it is pressed again after so long."""
+SETTLING_SECONDS = (0.0, 0.5, 1.0, 2.0, 5.0, 10.0)
 
 _UNDEFINE = (
     libvirt.VIR_DOMAIN_UNDEFINE_MANAGED_SAVE
@@ -187,10 +188,16 @@ class Domains:
         self._check_soon(life)
 
     async def _catch_up(self) -> None:
-        """After a lost connection: events may have been lost with it."""
-        for life in list(self._lives.values()):
-            life.changed.set()
-            await self._check(life)
+        """After a lost connection: events may have been lost with it.
+
+        A new daemon takes connections before it has looked for its guests, and sends no event for those it does not
+        find: so it is asked more than once.
+        """
+        for pause in SETTLING_SECONDS:
+            await asyncio.sleep(pause)
+            for life in list(self._lives.values()):
+                life.changed.set()
+                await self._check(life)
 
     def _check_soon(self, life: _Life) -> None:
         task = asyncio.get_running_loop().create_task(self._check(life))
