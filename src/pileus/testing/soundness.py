@@ -194,6 +194,7 @@ class _Runner(Generic[C]):
             run.world.settle()
             run.world.clock.reach(until_at)
             run.world.settle()
+            run.world.run_due()
             self._judge(run)
 
     def _judge(self, run: Run[C], *, fails: bool | None = None) -> None:

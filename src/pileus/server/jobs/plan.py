@@ -78,7 +78,14 @@ class Plan:
 
     def encode(self) -> str:
         """As stored in `job.plan`."""
-        return msgspec.json.encode(self.calls).decode()
+        return msgspec.json.encode(self.calls, enc_hook=_plain).decode()
+
+
+def _plain(value: Any) -> int:
+    """Typed ids are integers of a class of their own, which JSON knows nothing of."""
+    if isinstance(value, int):
+        return int(value)
+    raise TypeError(f"a plan holds plain JSON values, not {type(value).__name__}")
 
 
 def decode(workflow: str, stored: str) -> Plan:

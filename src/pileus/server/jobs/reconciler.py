@@ -68,6 +68,13 @@ def triggered(tx: Tx) -> dict[str, int]:
     return {row["name"]: int(row["until_at"]) for row in tx.all(asked)}
 
 
+def due(tx: Tx) -> list[str]:
+    """The registered reconcilers that nobody runs now and whose time has come, the longest overdue first."""
+    free = tx.all(select(lease).where(lease.c.until_at <= database_now(tx)).order_by(lease.c.ran_at, lease.c.name))
+    known = [(reconcilers[row["name"]], row["ran_at"]) for row in free if row["name"] in reconcilers]
+    return [each.name for each, ran_at in known if ran_at + each.period_seconds * 1000 <= tx.now]
+
+
 def ensure_all(tx: Tx, *, ran_at: int = ASKED) -> None:
     """Give every registered reconciler its row."""
     for name in reconcilers:
@@ -189,15 +196,9 @@ class ReconcilerPool:
 
     def _due(self) -> list[str]:
         with self._db.read() as tx:
-            free = tx.all(select(lease).where(lease.c.until_at <= database_now(tx)).order_by(lease.c.ran_at))
-            due = []
-            for row in free:
-                known = reconcilers.get(row["name"])
-                if known is None or known.name in self._running:
-                    continue
-                if row["ran_at"] + known.period_seconds * 1000 <= tx.now:
-                    due.append(known.name)
-            return due
+            names = due(tx)
+        with self._lock:
+            return [name for name in names if name not in self._running]
 
     def _begin(self, name: str) -> None:
         with self._lock:
