@@ -30,7 +30,7 @@ from pileus.server.events.write import SCHEDULED
 from pileus.server.jobs.submit import submit
 from pileus.server.services import network_view
 from pileus.server.workflows.network_delete import network_delete
-from pileus.server.workflows.network_restart import network_restart
+from pileus.server.workflows.network_restart import network_restart, network_update
 from pileus.wire.places import Isolation, Traffic
 
 HIGHEST_VLAN = 4094
@@ -70,6 +70,14 @@ def for_deploy(
             "the account may use several default networks: choose one by networkids", parameter="networkids"
         )
     return direct
+
+
+def own_virtual(tx: Tx, owner: Owner, zone_id: int) -> int:
+    """The account's own virtual network of an Advanced zone, made on demand."""
+    here = _zone(tx, zone_id)
+    if here["network_type"] != NetworkType.ADVANCED:
+        raise ParameterError("a Basic zone has no virtual networks", parameter="zoneid")
+    return _own_virtual(tx, owner, here)
 
 
 def create(
@@ -127,8 +135,8 @@ def update(
     display_text: str | None,
     tags: Sequence[str] | None,
     network_domain: str | None,
-) -> dict[str, Any]:
-    """Change names and the network domain. A new domain reaches the router with its next config."""
+) -> str:
+    """Change names, tags and the network domain (536 while guests are on it). Returns the job's UUID."""
     net = networks.by_id(tx, network_id)
     _may_change(tx, caller, net)
     changes: dict[str, Any] = {}
@@ -144,11 +152,9 @@ def update(
         changes["network_domain"] = _domain_name(network_domain)
     if changes:
         networks.change(tx, network_id, **changes)
-    if "network_domain" in changes:
-        virtual_router.changed(tx, network_id)
-    owner = Owner(net.account_id, net.domain_id, caller.user_id)
-    _event(tx, types.NETWORK_UPDATE, f"Updated network {name or net.name}", owner, network_id, net.zone_id)
-    return network_view.one(tx, caller, network_id)
+    generation = virtual_router.changed(tx, network_id) if "network_domain" in changes else 0
+    plan = network_update(network=network_id, generation=generation)
+    return _job(tx, caller, net, plan, "updateNetwork", types.NETWORK_UPDATE, f"Updating network {net.name}")
 
 
 def restart(tx: Tx, caller: Caller, network_id: int, *, cleanup: bool) -> str:

@@ -56,7 +56,7 @@ def remove_network(ctx: StepContext, *, network: int) -> None:
         return
     networks.use(ctx.tx, network)
     refuse_guests(ctx.tx, network)
-    for held in public_ips.of_network(ctx.tx, network):
+    for held in public_ips.of_network(ctx.tx, network, releasing=True):
         release_address(ctx.tx, net, held, user_id=ctx.user_id)
     rules = (port_forwarding_rule.c.network_id == network, port_forwarding_rule.c.live == 1)
     ctx.tx.execute(update(port_forwarding_rule).where(*rules).values(live=None, state=str(RuleState.REVOKE)))

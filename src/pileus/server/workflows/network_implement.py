@@ -95,7 +95,7 @@ def give_address(ctx: StepContext, *, network: int) -> None:
         account_id=net.account_id,
         domain_id=net.domain_id,
         user_id=ctx.user_id,
-        resource_kind="PublicIp",
+        resource_kind="IpAddress",
         resource_id=held.id,
         zone_id=net.zone_id,
         facts={"ip": held.ip, "source_nat": True},
@@ -201,7 +201,7 @@ def lay_down(tx: Tx, network: int) -> None:
     transition(tx, network_table, network, NETWORK, resting, frm=NetworkState.SHUTDOWN)
 
 
-def release_address(tx: Tx, net: Net, held: Address, *, user_id: int) -> None:
+def release_address(tx: Tx, net: Net, held: Address, *, user_id: int, start_id: int | None = None) -> None:
     """Free a public address of a network and the account's claim on it."""
     if not public_ips.release(tx, held.id):
         return
@@ -213,9 +213,10 @@ def release_address(tx: Tx, net: Net, held: Address, *, user_id: int) -> None:
         account_id=net.account_id,
         domain_id=net.domain_id,
         user_id=user_id,
-        resource_kind="PublicIp",
+        resource_kind="IpAddress",
         resource_id=held.id,
         zone_id=net.zone_id,
+        start_id=start_id,
         facts={"ip": held.ip, "source_nat": held.is_source_nat},
     )
 

@@ -13,7 +13,7 @@ from pileus.server.events import record, types
 from pileus.server.jobs.context import StepContext
 from pileus.server.jobs.plan import Parts, step, workflow
 from pileus.server.workflows.network_implement import make_router
-from pileus.server.workflows.network_ready import await_applied
+from pileus.server.workflows.network_ready import await_applied, await_delivered
 from pileus.server.workflows.router_start import start_router
 from pileus.server.workflows.router_stop import drop_router, halt_router
 
@@ -29,6 +29,19 @@ def network_restart(network: int, generation: int, *, cleanup: bool) -> Parts:
     yield start_router(network)
     yield await_config(network=network, generation=generation)
     yield announce_network(network=network, event=types.NETWORK_RESTART)
+
+
+@workflow("network.update")
+def network_update(network: int, generation: int) -> Parts:
+    """updateNetwork: the row was changed with the command; what the router must know of it reaches it here."""
+    yield deliver_config(network=network, generation=generation)
+    yield announce_network(network=network, event=types.NETWORK_UPDATE)
+
+
+@step("network.deliver_config")
+def deliver_config(ctx: StepContext, *, network: int, generation: int) -> None:
+    """Nap until the router, if one runs, has applied the generation."""
+    await_delivered(ctx, network, generation)
 
 
 @step("network.check_implemented")

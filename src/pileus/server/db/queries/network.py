@@ -138,12 +138,17 @@ def add_on_demand(tx: Tx, key: str, **values: Any) -> int:
         return int(tx.scalar(select(network.c.id).where(network.c.on_demand_key == key)))
 
 
+def public_key(zone_id: int) -> str:
+    """The `on_demand_key` of a zone's public network."""
+    return f"public:{zone_id}"
+
+
 def public_of(tx: Tx, zone_id: int) -> int:
     """The system network that stands for a zone's public traffic; made on first use."""
     offering_id = tx.scalar(select(network_offering.c.id).where(network_offering.c.name == PUBLIC_NETWORK_OFFERING))
     return add_on_demand(
         tx,
-        f"public:{zone_id}",
+        public_key(zone_id),
         name="Public",
         display_text="Public traffic of the zone",
         zone_id=zone_id,

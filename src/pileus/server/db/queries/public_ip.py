@@ -66,8 +66,12 @@ def by_id(tx: Tx, public_ip_id: int) -> Address | None:
     return None if row is None else _address(row)
 
 
-def of_network(tx: Tx, network_id: int) -> list[Address]:
-    """Addresses that a virtual network holds and is not about to give up, source NAT first, then in numeric order."""
+def of_network(tx: Tx, network_id: int, *, releasing: bool = False) -> list[Address]:
+    """Addresses that a virtual network holds and is not about to give up, source NAT first, then in numeric order.
+
+    With `releasing` also those it is about to give up.
+    """
+    states = [str(IpState.ALLOCATED), *([str(IpState.RELEASING)] if releasing else [])]
     rows = tx.all(
         select(*_columns)
         .select_from(_joined)
@@ -75,7 +79,7 @@ def of_network(tx: Tx, network_id: int) -> list[Address]:
             public_ip.c.network_id == network_id,
             public_ip.c.live == 1,
             vlan_ip_range.c.for_virtual_network == 1,
-            public_ip.c.state == str(IpState.ALLOCATED),
+            public_ip.c.state.in_(states),
         )
         .order_by(public_ip.c.is_source_nat.desc(), public_ip.c.address_number)
     )
