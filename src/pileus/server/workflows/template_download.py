@@ -16,7 +16,7 @@ from pileus.server.domain.storage import CopyState
 from pileus.server.jobs.context import StepContext
 from pileus.server.jobs.plan import Parts, step, workflow
 from pileus.server.jobs.submit import Owner, submit
-from pileus.server.workflows.ask import HostRefused, HostSilent, ask, make_sure
+from pileus.server.workflows.ask import HostRefused, ask, make_sure
 from pileus.wire.operations import DeleteImage, DownloadTemplate, ImageFacts, ImageFormat, Reason
 
 KIND = "Template"
@@ -91,9 +91,6 @@ def downloaded(ctx: StepContext, *, copy: int) -> None:
     except HostRefused as refused:
         _failed(ctx.tx, row, known, refused.refusal.reason, refused.refusal.text)
         return
-    except HostSilent:
-        _failed(ctx.tx, row, known, Reason.UNREACHABLE, "secondary storage did not answer in time")
-        return
     if not isinstance(facts, ImageFacts):
         raise TypeError(f"{facts} answers no DownloadTemplate")
     templates.move(
@@ -121,12 +118,15 @@ def downloaded(ctx: StepContext, *, copy: int) -> None:
 
 @downloaded.undo
 def not_downloaded(ctx: StepContext, *, copy: int) -> None:
-    """Have no image, and let a later job fetch it."""
+    """Have no image, and let a later job fetch it: the storage did not answer in time, or the fault is ours."""
     known = templates.copy_by_id(ctx.tx, copy)
     if known is None or known.state is not CopyState.DOWNLOADING or known.host_id is None:
         return
     make_sure(ctx, known.host_id, DeleteImage(known.name), queue=f"image:{known.name}", label="image")
     templates.move(ctx.tx, copy, CopyState.NOT_THERE, frm=CopyState.DOWNLOADING, operation_id=None, status=WAITING)
+    row = templates.row(ctx.tx, known.template_id)
+    description = f"The download of template {row['name']} was broken off"
+    tell(ctx.tx, row, known, events.types.TEMPLATE_DOWNLOAD_FAILED, description, level="ERROR")
 
 
 def tell(tx: Tx, row: RowMapping, copy: Copy, kind: str, text: str, *, level: str = "INFO", size: int = 0) -> None:
