@@ -10,7 +10,7 @@ from pileus.agent.backends.simulator import SimulatedHosts, SimulatedStore
 from pileus.server.db.tables.account import account, domain, resource_count
 from pileus.server.db.tables.host import host, host_capacity, host_operation, storage_pool
 from pileus.server.db.tables.job import job
-from pileus.server.db.tables.network import network, network_config, nic, pod_ip, public_ip
+from pileus.server.db.tables.network import network, network_config, nic, pod_ip, public_ip, vlan_ip_range
 from pileus.server.db.tables.place import zone_vnet
 from pileus.server.db.tables.template import template, template_copy, template_on_pool
 from pileus.server.db.tables.vm import vm, vm_incarnation
@@ -71,7 +71,10 @@ def assert_quiet(tx: Tx) -> None:
     undelivered = tx.all(
         select(network_config.c.network_id, network_config.c.desired, network_config.c.applied)
         .join(network, network.c.id == network_config.c.network_id)
+        # Without a running router there is nobody to deliver to: the next one starts with the whole config.
+        .join(vm, vm.c.id == network_config.c.router_id)
         .where(network.c.live == 1, network.c.state == str(NetworkState.IMPLEMENTED), behind)
+        .where(vm.c.state == str(VmState.RUNNING))
     )
     wrong += [f"undelivered config {dict(row)}" for row in undelivered]
     for table, passing in (
@@ -200,7 +203,11 @@ def _owned(tx: Tx) -> list[tuple[int, int]]:
     gone = [str(VmState.DESTROYED), str(VmState.EXPUNGING), str(VmState.ERROR)]
     machines = select(vm.c.account_id).where(vm.c.live == 1, vm.c.kind == str(VmKind.USER), vm.c.state.not_in(gone))
     disks = select(volume.c.account_id).where(volume.c.live == 1)
-    addresses = select(public_ip.c.account_id).where(public_ip.c.live == 1, public_ip.c.account_id.is_not(None))
+    # An address of a Direct network comes with its guest and counts for nothing.
+    public = select(vlan_ip_range.c.id).where(vlan_ip_range.c.for_virtual_network == 1)
+    addresses = select(public_ip.c.account_id).where(
+        public_ip.c.live == 1, public_ip.c.account_id.is_not(None), public_ip.c.range_id.in_(public)
+    )
     templates = select(template.c.account_id).where(template.c.live == 1)
     found = []
     for resource, statement in (
