@@ -4,8 +4,13 @@ from collections.abc import AsyncIterator
 
 import pytest
 from conformance_bench import Bench, OpenBench, open_simulator
+from kvm_bench import can_run, kvm_land, open_kvm
+
+__all__ = ["kvm_land"]
 
 BENCHES: dict[str, tuple[OpenBench, tuple[pytest.MarkDecorator, ...]]] = {"simulator": (open_simulator, ())}
+if can_run():
+    BENCHES["kvm"] = (open_kvm, (pytest.mark.kvm,))
 """Name to opener and marks. A backend that cannot run on this machine is not entered."""
 
 
