@@ -174,9 +174,14 @@ class Response:
             ResponseField(
                 attribute, info.wire or attribute.replace("_", ""), info.wire_type, info.description, nested=info.nested
             )
-            for attribute, info in vars(cls).items()
+            for attribute, info in _inherited(cls).items()
             if isinstance(info, FieldInfo)
         )
+
+
+def _inherited(cls: type) -> dict[str, Any]:
+    """Attributes of a class and of those it extends, the furthest first."""
+    return {name: entry for each in reversed(cls.__mro__) for name, entry in vars(each).items()}
 
 
 class SuccessResponse(Response, name="success"):

@@ -44,6 +44,10 @@ class PublicIpResponse(Response, name="ipaddress", kind=PublicIp, load=public_ip
     state = out("the state of the address: Allocating, Allocated, Releasing or Free")
 
 
+class ListedPublicIpResponse(PublicIpResponse, name="publicipaddress"):
+    """A public address in a list, where the wire has another name for it."""
+
+
 @command("associateIpAddress", roles=EVERYONE, returns=PublicIpResponse, job=True, emits=types.NET_IPASSIGN)
 class AssociateIpAddress(Params):
     """Acquires a public address for a virtual network."""
@@ -78,7 +82,7 @@ class DisassociateIpAddress(Params):
         return Started(public_ip.disassociate(call.tx, call.caller, self.id))
 
 
-@command("listPublicIpAddresses", roles=EVERYONE, returns=PublicIpResponse)
+@command("listPublicIpAddresses", roles=EVERYONE, returns=ListedPublicIpResponse)
 class ListPublicIpAddresses(ListParams):
     """Lists public addresses."""
 
