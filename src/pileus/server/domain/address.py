@@ -10,6 +10,10 @@ MAX_RANGE = 65536
 """Most addresses that one range may hold."""
 
 
+WIDEST, NARROWEST = 8, 30
+"""Bounds of the prefix of a network that holds guests, hosts or public addresses, with a gateway."""
+
+
 def address(text: str, parameter: str) -> IPv4Address:
     """One IPv4 address."""
     try:
@@ -19,22 +23,39 @@ def address(text: str, parameter: str) -> IPv4Address:
 
 
 def cidr(text: str, parameter: str) -> IPv4Network:
-    """An IPv4 network in CIDR form, host bits zero."""
+    """An IPv4 network in CIDR form, host bits zero, with room for a gateway and at least one more."""
     try:
-        return IPv4Network(text)
+        if "/" not in text:
+            raise ValueError
+        found = IPv4Network(text)
     except ValueError:
         raise ParameterError(
             f"{parameter} must be a network such as 10.1.1.0/24, got {text!r}", parameter=parameter
         ) from None
+    _check_width(found, parameter)
+    return found
 
 
 def subnet(gateway: str, netmask: str) -> IPv4Network:
-    """The network that a gateway and a netmask describe."""
+    """The network that a gateway and a netmask describe. Its gateway is a usable address of it."""
     inside = address(gateway, "gateway")
-    try:
-        return IPv4Network(f"{inside}/{netmask}", strict=False)
-    except ValueError:
-        raise ParameterError(f"netmask must be like 255.255.255.0, got {netmask!r}", parameter="netmask") from None
+    bits = int(address(netmask, "netmask"))
+    inverted = bits ^ 0xFFFFFFFF
+    if inverted & (inverted + 1):
+        raise ParameterError(f"netmask must be like 255.255.255.0, got {netmask!r}", parameter="netmask")
+    network = IPv4Network((inside, 32 - inverted.bit_length()), strict=False)
+    _check_width(network, "netmask")
+    if inside in (network.network_address, network.broadcast_address):
+        raise ParameterError(f"gateway {inside} is the network or broadcast address of {network}", parameter="gateway")
+    return network
+
+
+def _check_width(network: IPv4Network, parameter: str) -> None:
+    if not WIDEST <= network.prefixlen <= NARROWEST:
+        raise ParameterError(
+            f"{parameter} must describe a network from /{WIDEST} to /{NARROWEST}, got /{network.prefixlen}",
+            parameter=parameter,
+        )
 
 
 @dataclass(frozen=True)
@@ -80,7 +101,7 @@ def range_in(network: IPv4Network, start: str, end: str | None) -> Range:
 def vlan_range(text: str, *, highest: int, parameter: str = "vlan") -> tuple[int, int]:
     """A range of VLAN ids or VNIs such as "500-1999", or one number."""
     parts = text.split("-")
-    if len(parts) > 2 or not all(p.strip().isdigit() for p in parts):
+    if len(parts) > 2 or not all(p.strip().isascii() and p.strip().isdecimal() and len(p) < 16 for p in parts):
         raise ParameterError(f"{parameter} must be a range such as 500-1999, got {text!r}", parameter=parameter)
     first, last = int(parts[0]), int(parts[-1])
     if not 1 <= first <= last <= highest:

@@ -1,5 +1,6 @@
 """Clusters. Guide: "Clusters"."""
 
+from enum import StrEnum
 from typing import Any
 
 from sqlalchemy import RowMapping
@@ -13,10 +14,19 @@ from pileus.server.domain.caller import Caller
 from pileus.server.domain.errors import ParameterError, ResourceInUse
 from pileus.server.domain.host import AllocationState, Hypervisor
 from pileus.server.domain.ids import Cluster, Id, Pod, Zone
+from pileus.server.events import record, types
 from pileus.server.services.choice import one_of
+from pileus.server.services.naming import checked_name
 from pileus.server.services.paging import bounds
 
-CLUSTER_TYPES = ("CloudManaged", "ExternalManaged")
+MANAGED = "Managed"
+
+
+class ClusterType(StrEnum):
+    """Who manages the hosts of a cluster."""
+
+    CLOUD = "CloudManaged"
+    EXTERNAL = "ExternalManaged"
 
 
 def add(
@@ -31,6 +41,7 @@ def add(
     allocation_state: str | None,
 ) -> dict[str, Any]:
     """A new cluster of hosts of one hypervisor type in a pod."""
+    checked_name(name, "clustername")
     if pod_id is None:
         raise ParameterError("podid is required for a cluster", parameter="podid")
     place = pods.by_id(tx, pod_id)
@@ -43,28 +54,36 @@ def add(
         zone_id=zone_id,
         pod_id=pod_id,
         name=name,
-        hypervisor=str(one_of(Hypervisor, hypervisor, "hypervisor")),
-        cluster_type=_cluster_type(cluster_type),
+        hypervisor=str(hypervisor_of_hosts(hypervisor)),
+        cluster_type=str(one_of(ClusterType, cluster_type, "clustertype")),
         allocation_state=str(one_of(AllocationState, allocation_state or "Enabled", "allocationstate")),
     )
+    added(tx, caller, cluster_id, name)
     return view(tx, caller, cluster_id)
+
+
+def added(tx: Tx, caller: Caller, cluster_id: int, name: str) -> None:
+    """Tell of a new cluster."""
+    _record(tx, caller, types.CLUSTER_CREATE, f"Cluster {name} was added", cluster_id)
 
 
 def update(
     tx: Tx, caller: Caller, cluster_id: Id[Cluster], *, name: str | None, cluster_type: str | None,
-    hypervisor: str | None, allocation_state: str | None,
+    hypervisor: str | None, allocation_state: str | None, managed_state: str | None,
 ) -> dict[str, Any]:  # fmt: skip
     """Change a cluster. Its hypervisor can change only while it has no hosts (536)."""
     row = clusters.by_id(tx, cluster_id)
+    if managed_state is not None and managed_state.lower() != MANAGED.lower():
+        raise ParameterError(f"managedstate can only be {MANAGED}", parameter="managedstate")
     changes: dict[str, Any] = {}
     if name is not None and name != row["name"]:
-        if clusters.named(tx, row["pod_id"], name) is not None:
+        if clusters.named(tx, row["pod_id"], checked_name(name, "clustername")) is not None:
             raise ParameterError(f"the pod has a cluster named {name} already", parameter="clustername")
         changes["name"] = name
     if cluster_type is not None:
-        changes["cluster_type"] = _cluster_type(cluster_type)
+        changes["cluster_type"] = str(one_of(ClusterType, cluster_type, "clustertype"))
     if hypervisor is not None:
-        wanted = str(one_of(Hypervisor, hypervisor, "hypervisor"))
+        wanted = str(hypervisor_of_hosts(hypervisor))
         if wanted != row["hypervisor"] and clusters.users_of(tx, cluster_id):
             raise ResourceInUse("the hypervisor of a cluster with hosts or storage pools cannot change")
         changes["hypervisor"] = wanted
@@ -72,6 +91,7 @@ def update(
         changes["allocation_state"] = str(one_of(AllocationState, allocation_state, "allocationstate"))
     if changes:
         clusters.change(tx, cluster_id, **changes)
+    _record(tx, caller, types.CLUSTER_EDIT, f"Cluster {changes.get('name', row['name'])} was changed", cluster_id)
     return view(tx, caller, cluster_id)
 
 
@@ -82,6 +102,8 @@ def delete(tx: Tx, caller: Caller, cluster_id: Id[Cluster]) -> None:
         text = ", ".join(f"{n} {name}" for name, n in still_there.items())
         raise ResourceInUse(f"the cluster still has {text}: remove them first")
     clusters.change(tx, cluster_id, live=None, removed_at=tx.now)
+    name = clusters.by_id(tx, cluster_id)["name"]
+    _record(tx, caller, types.CLUSTER_DELETE, f"Cluster {name} was deleted", cluster_id)
 
 
 def list_page(
@@ -96,9 +118,11 @@ def list_page(
         "zone_id": zone_id,
         "pod_id": pod_id,
         "name": name,
-        "hypervisor": hypervisor,
-        "cluster_type": cluster_type,
-        "allocation_state": allocation_state,
+        "hypervisor": str(one_of(Hypervisor, hypervisor, "hypervisor")) if hypervisor else None,
+        "cluster_type": str(one_of(ClusterType, cluster_type, "clustertype")) if cluster_type else None,
+        "allocation_state": str(one_of(AllocationState, allocation_state, "allocationstate"))
+        if allocation_state
+        else None,
     }
     rows, count = clusters.matching(tx, equal, keyword=keyword, offset=offset, limit=limit)
     return _views(tx, rows), count
@@ -114,11 +138,12 @@ def view(tx: Tx, caller: Caller, cluster_id: int) -> dict[str, Any]:
     return _views(tx, [clusters.by_id(tx, cluster_id)])[0]
 
 
-def _cluster_type(text: str) -> str:
-    for known in CLUSTER_TYPES:
-        if known.lower() == text.lower():
-            return known
-    raise ParameterError(f"clustertype must be one of {', '.join(CLUSTER_TYPES)}", parameter="clustertype")
+def hypervisor_of_hosts(text: str) -> Hypervisor:
+    """A hypervisor that hosts can have."""
+    found = one_of(Hypervisor, text, "hypervisor")
+    if found is Hypervisor.NONE:
+        raise ParameterError("hosts have a hypervisor: hypervisor cannot be None", parameter="hypervisor")
+    return found
 
 
 def _views(tx: Tx, rows: list[RowMapping]) -> list[dict[str, Any]]:
@@ -135,7 +160,20 @@ def _views(tx: Tx, rows: list[RowMapping]) -> list[dict[str, Any]]:
             "hypervisor_type": row["hypervisor"],
             "cluster_type": row["cluster_type"],
             "allocation_state": row["allocation_state"],
-            "managed_state": "Managed",
+            "managed_state": MANAGED,
         }
         for row in rows
     ]
+
+
+def _record(tx: Tx, caller: Caller, event: str, text: str, cluster_id: int) -> None:
+    record(
+        tx,
+        type=event,
+        description=text,
+        account_id=caller.account_id,
+        domain_id=caller.domain_id,
+        user_id=caller.user_id,
+        resource_kind="Cluster",
+        resource_id=cluster_id,
+    )

@@ -2,7 +2,6 @@
 
 import hashlib
 from typing import Any
-from urllib.parse import urlsplit
 
 from sqlalchemy import RowMapping
 
@@ -21,15 +20,21 @@ from pileus.server.domain.caller import Caller
 from pileus.server.domain.errors import ParameterError, ResourceInUse
 from pileus.server.domain.host import HOST, AllocationState, HostState, Hypervisor
 from pileus.server.domain.ids import Cluster, Host, Id, OsCategory, Pod, Zone
+from pileus.server.events import record, types
+from pileus.server.hosts import operations
 from pileus.server.hosts.enrolment import revoke
 from pileus.server.jobs.reconciler import trigger
 from pileus.server.jobs.submit import wake
 from pileus.server.services import storage_pool
 from pileus.server.services.choice import one_of
+from pileus.server.services.cluster import added, hypervisor_of_hosts
+from pileus.server.services.naming import checked_name
 from pileus.server.services.paging import bounds
+from pileus.server.services.place_url import place_of
 from pileus.wire.messages import HostFacts, HostKind
 
 SHORTEST_TOKEN = 16
+LONGEST_TAG = 128
 TOKEN_LIFE_MS = 24 * 3600 * 1000
 _MIB = 1024**2
 
@@ -52,8 +57,8 @@ def add(
 
     Errors: a used name, a cluster of another hypervisor, a secret that is too short or was used before.
     """
-    kind = one_of(Hypervisor, hypervisor, "hypervisor")
-    group = _cluster(tx, zone_id, pod_id, cluster_id, cluster_name, kind)
+    kind = hypervisor_of_hosts(hypervisor)
+    group = _cluster(tx, caller, zone_id, pod_id, cluster_id, cluster_name, kind)
     if group["hypervisor"] != kind:
         raise ParameterError(
             f"cluster {group['name']} takes {group['hypervisor']} hosts, not {kind}", parameter="hypervisor"
@@ -70,18 +75,19 @@ def add(
         pod_id=group["pod_id"],
         cluster_id=group["id"],
         hypervisor=str(kind),
-        url=_without_secrets(url),
+        url=place_of(url if "//" in url else f"http://{url}", "url").shown,
         allocation_state=str(one_of(AllocationState, allocation_state or "Enabled", "allocationstate")),
     )
     _expect(tx, host_id, password, "password")
-    hosts.set_tags(tx, host_id, [tag.strip() for tag in tags or [] if tag.strip()])
+    hosts.set_tags(tx, host_id, _tags(tags or []))
+    _record(tx, caller, types.HOST_CREATE, f"Host {name} was added", host_id)
     return view(tx, caller, host_id)
 
 
 def add_secondary_storage(tx: Tx, caller: Caller, *, zone_id: Id[Zone], url: str, token: str | None) -> dict[str, Any]:
     """Expect the zone's secondary storage: the agent that serves it enrols with `token`. One per zone."""
-    parts = urlsplit(url)
-    if parts.scheme not in ("nfs", "file", "http", "https") or not (parts.path or parts.hostname):
+    where = place_of(url, "url")
+    if where.scheme not in ("nfs", "file", "http", "https") or not (where.path or where.host):
         raise ParameterError("url must be like nfs://server/export or file:///directory", parameter="url")
     there = hosts.secondary_storage_of(tx, zone_id)
     if there is not None:
@@ -89,19 +95,20 @@ def add_secondary_storage(tx: Tx, caller: Caller, *, zone_id: Id[Zone], url: str
     if token is None:
         raise ParameterError(
             f"token is required: a one-time secret of at least {SHORTEST_TOKEN} characters, with which the agent that "
-            "serves the storage enrols (pileus agent --token-file)",
+            "serves the storage enrols (pileus token makes one)",
             parameter="token",
         )
     host_id = hosts.add(
         tx,
-        name=_without_secrets(url),
+        name=where.shown,
         kind=str(HostKind.SECONDARY_STORAGE),
         state=str(HostState.CONNECTING),
         zone_id=zone_id,
         hypervisor=str(Hypervisor.NONE),
-        url=_without_secrets(url),
+        url=where.shown,
     )
     _expect(tx, host_id, token, "token")
+    _record(tx, caller, types.IMAGE_STORE_CREATE, f"Secondary storage {where.shown} was added", host_id)
     return view(tx, caller, host_id)
 
 
@@ -123,19 +130,33 @@ def update(
     if changes:
         hosts.change(tx, host_id, **changes)
     if tags is not None:
-        hosts.set_tags(tx, host_id, [tag.strip() for tag in tags if tag.strip()])
+        hosts.set_tags(tx, host_id, _tags(tags))
     return view(tx, caller, host_id)
 
 
 def delete(tx: Tx, caller: Caller, host_id: Id[Host]) -> None:
-    """Remove a host on which nothing lives; its agent can never connect again."""
+    """Remove a host on which nothing lives; its agent can never connect again, and whoever waits for it is told.
+
+    536 while guests or routers live on it, or while it is the secondary storage of templates.
+    """
+    row = hosts.by_id(tx, host_id)
     lives = hosts.lives_on(tx, host_id)
     if lives:
         raise ResourceInUse(f"{lives} virtual machines live on the host: stop them or move them first")
+    copies = hosts.templates_on(tx, host_id)
+    if copies:
+        raise ResourceInUse(f"the host holds {copies} templates: delete them first")
     if not transition(tx, host, host_id, HOST, HostState.REMOVED):
         raise ResourceInUse("the host is being removed already")
+    for unanswered in operations.withdraw_all(tx, host_id, "the host was removed"):
+        wake(tx, unanswered.topic)
     hosts.forget(tx, host_id)
     revoke(tx, host_id)
+    wake(tx, f"host:{host_id}")
+    if row["kind"] == HostKind.ROUTING:
+        _record(tx, caller, types.HOST_DELETE, f"Host {row['name']} was deleted", host_id)
+    else:
+        _record(tx, caller, types.IMAGE_STORE_DELETE, f"Secondary storage {row['name']} was deleted", host_id)
 
 
 def introduced(tx: Tx, host_id: int, facts: HostFacts) -> None:
@@ -151,8 +172,10 @@ def introduced(tx: Tx, host_id: int, facts: HostFacts) -> None:
             cpu_total_mhz=int(facts.cpus * facts.cpu_mhz * float(factor)),
             ram_total_mib=facts.memory_bytes // _MIB,
         )
+        # Every time: a host that was switched off and on has mounted nothing.
         for pool in pools.of_cluster(tx, row["cluster_id"]):
-            storage_pool.attach(tx, pool["id"], host_id)
+            if not storage_pool.attaching(tx, pool["id"], host_id, queued_only=True):
+                storage_pool.attach(tx, pool["id"], host_id)
     else:
         trigger(tx, "template-download")
     wake(tx, f"host:{host_id}")
@@ -183,9 +206,11 @@ def list_page(
         "zone_id": zone_id,
         "pod_id": pod_id,
         "cluster_id": cluster_id,
-        "state": state,
-        "kind": kind,
-        "allocation_state": allocation_state,
+        "state": str(one_of(HostState, state, "state")) if state else None,
+        "kind": str(one_of(HostKind, kind, "type")) if kind else None,
+        "allocation_state": str(one_of(AllocationState, allocation_state, "allocationstate"))
+        if allocation_state
+        else None,
     }
     rows, count = hosts.matching(tx, equal, with_vm=vm_id, keyword=keyword, offset=offset, limit=limit)
     return _views(tx, rows), count
@@ -197,8 +222,15 @@ def view(tx: Tx, caller: Caller, host_id: int) -> dict[str, Any]:
 
 
 def _cluster(
-    tx: Tx, zone_id: int, pod_id: int | None, cluster_id: int | None, name: str | None, kind: Hypervisor
+    tx: Tx,
+    caller: Caller,
+    zone_id: int,
+    pod_id: int | None,
+    cluster_id: int | None,
+    name: str | None,
+    kind: Hypervisor,
 ) -> RowMapping:
+    """The cluster of a new host: the one given, or the one of this name in the pod, made when it is not there."""
     if cluster_id is not None:
         row = clusters.by_id(tx, cluster_id)
         if row["zone_id"] != zone_id or (pod_id is not None and row["pod_id"] != pod_id):
@@ -208,32 +240,35 @@ def _cluster(
         raise ParameterError("give clusterid, or clustername and podid", parameter="clusterid")
     if pods.by_id(tx, pod_id)["zone_id"] != zone_id:
         raise ParameterError("the pod is not in the zone given by zoneid", parameter="podid")
-    found = clusters.named(tx, pod_id, name)
+    found = clusters.named(tx, pod_id, checked_name(name, "clustername"))
     if found is not None:
         return found
-    return clusters.by_id(
-        tx,
-        clusters.add(tx, zone_id=zone_id, pod_id=pod_id, name=name, hypervisor=str(kind), cluster_type="CloudManaged"),
+    made = clusters.add(
+        tx, zone_id=zone_id, pod_id=pod_id, name=name, hypervisor=str(kind), cluster_type="CloudManaged"
     )
+    added(tx, caller, made, name)
+    return clusters.by_id(tx, made)
 
 
 def _host_name(url: str) -> str:
-    parts = urlsplit(url if "//" in url else f"http://{url}")
-    if parts.scheme not in ("http", "https") or not parts.hostname:
+    where = place_of(url if "//" in url else f"http://{url}", "url")
+    if where.scheme not in ("http", "https") or not where.host:
         raise ParameterError("url must name the host, such as http://host1", parameter="url")
-    return parts.hostname
+    return where.host
 
 
-def _without_secrets(url: str) -> str:
-    parts = urlsplit(url)
-    return f"{parts.scheme}://{parts.hostname or ''}{parts.path}"
+def _tags(given: list[str]) -> list[str]:
+    tags = [tag.strip() for tag in given if tag.strip()]
+    if any(len(tag) > LONGEST_TAG for tag in tags):
+        raise ParameterError(f"a tag has at most {LONGEST_TAG} characters", parameter="hosttags")
+    return tags
 
 
 def _expect(tx: Tx, host_id: int, token: str, parameter: str) -> None:
     if len(token) < SHORTEST_TOKEN:
         raise ParameterError(
             f"{parameter} is the one-time secret with which the host's agent enrols: it must have at least "
-            f"{SHORTEST_TOKEN} characters (pileus agent token makes one)",
+            f"{SHORTEST_TOKEN} characters (pileus token makes one)",
             parameter=parameter,
         )
     digest = hashlib.sha256(token.encode()).hexdigest()
@@ -305,3 +340,16 @@ def _views(tx: Tx, rows: list[RowMapping]) -> list[dict[str, Any]]:
             }
         )
     return found
+
+
+def _record(tx: Tx, caller: Caller, event: str, text: str, host_id: int) -> None:
+    record(
+        tx,
+        type=event,
+        description=text,
+        account_id=caller.account_id,
+        domain_id=caller.domain_id,
+        user_id=caller.user_id,
+        resource_kind="Host",
+        resource_id=host_id,
+    )

@@ -1,26 +1,43 @@
 """Service, disk and network offerings. Guide: "Defining Your Service Offering", "Tags", "Network Scope"."""
 
+from enum import StrEnum
 from typing import Any
 
 from sqlalchemy import RowMapping, Table
 
 from pileus.server.config import keys, value
 from pileus.server.db.queries import offering as offerings
-from pileus.server.db.queries.ancestry import domains_above
+from pileus.server.db.queries.ancestry import offered
 from pileus.server.db.queries.page import related
 from pileus.server.db.tables.account import domain
 from pileus.server.db.transaction import Tx
+from pileus.server.domain.account import Role
 from pileus.server.domain.caller import Caller
 from pileus.server.domain.errors import ParameterError, ResourceInUse
 from pileus.server.domain.ids import DiskOffering, Domain, Id, NetworkOffering, ServiceOffering
 from pileus.server.domain.network import Availability
 from pileus.server.events import record, types
 from pileus.server.services.choice import one_of
+from pileus.server.services.naming import checked_name
 from pileus.server.services.paging import bounds
 
 _GIB = 1024**3
-SYSTEM_VM_TYPES = ("domainrouter", "consoleproxy", "secondarystoragevm")
-STORAGE_TYPES = ("shared", "local")
+FASTEST_MBPS = 1_000_000
+
+
+class SystemVmType(StrEnum):
+    """What a system VM does."""
+
+    ROUTER = "domainrouter"
+    CONSOLE_PROXY = "consoleproxy"
+    SECONDARY_STORAGE = "secondarystoragevm"
+
+
+class StorageType(StrEnum):
+    """Where root disks lie."""
+
+    SHARED = "shared"
+    LOCAL = "local"
 
 
 def create_service(
@@ -43,22 +60,17 @@ def create_service(
     system_vm_type: str | None,
 ) -> dict[str, Any]:
     """A new service offering. CPU and memory are bounded by what any host could hold."""
-    for number, parameter, most in (
-        (cpus, "cpunumber", 1024),
-        (cpu_mhz, "cpuspeed", 1_000_000),
-        (ram_mib, "memory", 16_777_216),
+    checked_name(name, "name")
+    for number, parameter, least, most in (
+        (cpus, "cpunumber", 1, 1024),
+        (cpu_mhz, "cpuspeed", 1, 1_000_000),
+        (ram_mib, "memory", 32, 16_777_216),
+        (rate_mbps or 0, "networkrate", 0, FASTEST_MBPS),
     ):
-        if not 1 <= number <= most:
-            raise ParameterError(f"{parameter} must lie between 1 and {most}", parameter=parameter)
-    if ram_mib < 32:
-        raise ParameterError("memory must be at least 32 MB", parameter="memory")
-    if rate_mbps is not None and rate_mbps < 0:
-        raise ParameterError("networkrate is in Mb/s and cannot be negative", parameter="networkrate")
-    storage = (storage_type or "shared").lower()
-    if storage not in STORAGE_TYPES:
-        raise ParameterError(f"storagetype must be one of {', '.join(STORAGE_TYPES)}", parameter="storagetype")
-    if is_system and (system_vm_type or "").lower() not in SYSTEM_VM_TYPES:
-        raise ParameterError(f"systemvmtype must be one of {', '.join(SYSTEM_VM_TYPES)}", parameter="systemvmtype")
+        if not least <= number <= most:
+            raise ParameterError(f"{parameter} must lie between {least} and {most}", parameter=parameter)
+    storage = one_of(StorageType, storage_type or StorageType.SHARED, "storagetype")
+    serves = one_of(SystemVmType, system_vm_type or "", "systemvmtype") if is_system else None
     offering_id = offerings.add(
         tx,
         offerings.SERVICE,
@@ -70,12 +82,12 @@ def create_service(
         rate_mbps=rate_mbps,
         offer_ha=int(offer_ha),
         limit_cpu=int(limit_cpu),
-        local_storage=int(storage == "local"),
+        local_storage=int(storage is StorageType.LOCAL),
         tags=_tags(tags),
         host_tag=(host_tag or "").strip() or None,
         domain_id=domain_id,
         is_system=int(is_system),
-        system_vm_type=(system_vm_type or "").lower() or None if is_system else None,
+        system_vm_type=str(serves) if serves else None,
     )
     _record(
         tx,
@@ -92,8 +104,9 @@ def update_service(
     tx: Tx, caller: Caller, offering_id: Id[ServiceOffering], *, name: str | None, display_text: str | None
 ) -> dict[str, Any]:
     """Rename a service offering; what it gives never changes."""
-    _rename(tx, offerings.SERVICE, offering_id, name, display_text)
-    _record(tx, caller, types.SERVICE_OFFERING_EDIT, "A service offering was changed", "ServiceOffering", offering_id)
+    now = _rename(tx, offerings.SERVICE, offering_id, name, display_text)
+    text = f"Service offering {now} was changed"
+    _record(tx, caller, types.SERVICE_OFFERING_EDIT, text, "ServiceOffering", offering_id)
     return service_view(tx, caller, offering_id)
 
 
@@ -125,7 +138,7 @@ def list_service(
         "name": name,
         "domain_id": domain_id,
         "is_system": int(is_system and caller.is_admin),
-        "system_vm_type": system_vm_type,
+        "system_vm_type": str(one_of(SystemVmType, system_vm_type, "systemvmtype")) if system_vm_type else None,
     }
     rows, count = _page(tx, caller, offerings.SERVICE, equal, keyword, page, page_size)
     return _service_views(tx, rows), count
@@ -148,6 +161,7 @@ def create_disk(
     domain_id: Id[Domain] | None,
 ) -> dict[str, Any]:
     """A new disk offering: of a size in GB, or customized, where the user chooses."""
+    checked_name(name, "name")
     most = value(tx, keys.storage_max_volume_size)
     if customized and size_gib:
         raise ParameterError("a customized disk offering has no disksize", parameter="disksize")
@@ -171,8 +185,8 @@ def update_disk(
     tx: Tx, caller: Caller, offering_id: Id[DiskOffering], *, name: str | None, display_text: str | None
 ) -> dict[str, Any]:
     """Rename a disk offering."""
-    _rename(tx, offerings.DISK, offering_id, name, display_text)
-    _record(tx, caller, types.DISK_OFFERING_EDIT, "A disk offering was changed", "DiskOffering", offering_id)
+    now = _rename(tx, offerings.DISK, offering_id, name, display_text)
+    _record(tx, caller, types.DISK_OFFERING_EDIT, f"Disk offering {now} was changed", "DiskOffering", offering_id)
     return disk_view(tx, caller, offering_id)
 
 
@@ -212,19 +226,20 @@ def update_network(
     """Change the text of a network offering, or whether users must, may or cannot choose it."""
     if offering_id is None:
         raise ParameterError("id is required", parameter="id")
-    changes: dict[str, Any] = {}
-    if name is not None:
-        changes["name"] = name
-    if display_text is not None:
-        changes["display_text"] = display_text
+    row = offerings.by_id(tx, offerings.NETWORK, offering_id)
+    if name is not None and name != row["name"]:
+        if row["is_system"] or row["is_default"]:
+            raise ParameterError("the name of a built-in network offering cannot change", parameter="name")
+        if offerings.network_named(tx, checked_name(name, "name")):
+            raise ParameterError(f"a network offering named {name} exists already", parameter="name")
+    now = _rename(tx, offerings.NETWORK, offering_id, name, display_text)
     if availability is not None:
-        row = offerings.by_id(tx, offerings.NETWORK, offering_id)
         if row["is_system"]:
             raise ParameterError("the availability of a system offering cannot change", parameter="availability")
-        changes["availability"] = str(one_of(Availability, availability, "availability"))
-    if changes:
-        offerings.change(tx, offerings.NETWORK, offering_id, **changes)
-    _record(tx, caller, types.NETWORK_OFFERING_EDIT, "A network offering was changed", "NetworkOffering", offering_id)
+        wanted = str(one_of(Availability, availability, "availability"))
+        offerings.change(tx, offerings.NETWORK, offering_id, availability=wanted)
+    text = f"Network offering {now} was changed"
+    _record(tx, caller, types.NETWORK_OFFERING_EDIT, text, "NetworkOffering", offering_id)
     return network_view(tx, caller, offering_id)
 
 
@@ -260,14 +275,23 @@ def _page(
     page_size: int | None,
 ) -> tuple[list[RowMapping], int]:  # fmt: skip
     offset, limit = bounds(tx, page, page_size)
-    domains = None if caller.is_admin else domains_above(tx, caller.domain_path)
-    return offerings.matching(tx, table, equal, domains=domains, keyword=keyword, offset=offset, limit=limit)
+    given = None
+    if not caller.is_admin and "domain_id" in table.c:
+        above = caller.role in (Role.DOMAIN_ADMIN, Role.RESOURCE_ADMIN)
+        given = offered(tx, table.c.domain_id, caller.domain_path, with_below=above)
+    return offerings.matching(tx, table, equal, given=given, keyword=keyword, offset=offset, limit=limit)
 
 
-def _rename(tx: Tx, table: Table, offering_id: int, name: str | None, display_text: str | None) -> None:
-    changes = {k: v for k, v in (("name", name), ("display_text", display_text)) if v is not None}
+def _rename(tx: Tx, table: Table, offering_id: int, name: str | None, display_text: str | None) -> str:
+    """Change what is given; returns the name it has now."""
+    changes = {}
+    if name is not None:
+        changes["name"] = checked_name(name, "name")
+    if display_text is not None:
+        changes["display_text"] = display_text
     if changes:
         offerings.change(tx, table, offering_id, **changes)
+    return str(offerings.by_id(tx, table, offering_id)["name"])
 
 
 def _tags(text: str | None) -> str | None:

@@ -15,6 +15,7 @@ from pileus.server.domain.host import AllocationState
 from pileus.server.domain.ids import Id, Pod, Zone
 from pileus.server.events import record, types
 from pileus.server.services.choice import one_of
+from pileus.server.services.naming import checked_name
 from pileus.server.services.paging import bounds
 
 
@@ -31,6 +32,7 @@ def create(
     allocation_state: str | None,
 ) -> dict[str, Any]:
     """A new pod with its private addresses. Errors: a used name; a range outside, overlapping, or with the gateway."""
+    checked_name(name, "name")
     if any(row["name"] == name for row in pods.in_zone(tx, zone_id)):
         raise ParameterError(f"the zone has a pod named {name} already", parameter="name")
     addresses = _range(tx, gateway, netmask, start_ip, end_ip, other_than=None)
@@ -65,6 +67,7 @@ def update(
     row = pods.by_id(tx, pod_id)
     changes: dict[str, Any] = {}
     if name is not None and name != row["name"]:
+        checked_name(name, "name")
         if any(other["name"] == name for other in pods.in_zone(tx, row["zone_id"])):
             raise ParameterError(f"the zone has a pod named {name} already", parameter="name")
         changes["name"] = name
@@ -79,6 +82,8 @@ def update(
             end_ip or row["end_ip"],
             other_than=pod_id,
         )
+        if pods.addresses_in_use(tx, pod_id) and (gateway or netmask):
+            raise ResourceInUse("system VMs use the pod's gateway and netmask: stop them first")
         busy = pods.set_addresses(tx, pod_id, {str(a) for a in addresses})
         if busy:
             raise ResourceInUse(f"the new range leaves out {busy[0]}, which a system VM uses")
@@ -126,7 +131,7 @@ def list_page(
         pod_id=pod_id,
         zone_id=zone_id,
         name=name,
-        allocation_state=allocation_state,
+        allocation_state=one_of(AllocationState, allocation_state, "allocationstate") if allocation_state else None,
         keyword=keyword,
         offset=offset,
         limit=limit,

@@ -1,7 +1,6 @@
 """Primary storage. Guide: "Primary Storage", "Tags"."""
 
 from typing import Any
-from urllib.parse import unquote, urlsplit
 
 from sqlalchemy import RowMapping
 
@@ -16,12 +15,16 @@ from pileus.server.domain.account import ROOT_DOMAIN, SYSTEM_ACCOUNT, SYSTEM_USE
 from pileus.server.domain.caller import Caller
 from pileus.server.domain.errors import ParameterError, ResourceInUse
 from pileus.server.domain.ids import Cluster, Id, Pod, StoragePool, Zone
-from pileus.server.domain.storage import POOL, PoolState
-from pileus.server.jobs.submit import Owner, submit
+from pileus.server.domain.storage import POOL, CopyState, PoolState
+from pileus.server.events import record, types
+from pileus.server.jobs.submit import JobRef, Owner, submit
+from pileus.server.services.naming import checked_name
 from pileus.server.services.paging import bounds
+from pileus.server.services.place_url import place_of
 from pileus.server.workflows.storage_attach import attach_pool, detach_pool
 from pileus.wire.places import PoolKind
 
+LONGEST_TAG = 128
 SYSTEM = Owner(SYSTEM_ACCOUNT, ROOT_DOMAIN, SYSTEM_USER)
 KIND_OF_SCHEME = {
     "nfs": PoolKind.NETWORK_FILESYSTEM,
@@ -52,14 +55,16 @@ def create(
     if group["zone_id"] != zone_id or (pod_id is not None and group["pod_id"] != pod_id):
         raise ParameterError(f"cluster {group['name']} is not in that zone and pod", parameter="clusterid")
     kind, server, path = _place(url)
-    other = pools.same_place(tx, kind=str(kind), server=server, path=path)
-    if other is not None and kind is PoolKind.NETWORK_FILESYSTEM:
-        raise ParameterError(f"{url} is the storage pool {other['name']} already", parameter="url")
+    for other in pools.same_place(tx, kind=str(kind), server=server, path=path):
+        # A directory is one place per cluster; an export is one place for everybody.
+        if kind is PoolKind.NETWORK_FILESYSTEM or other["cluster_id"] == cluster_id:
+            raise ParameterError(f"{path} is the storage pool {other['name']} already", parameter="url")
+    checked_name(name, "name")
     if any(row["name"] == name for row in pools.of_cluster(tx, cluster_id)):
         raise ParameterError(f"the cluster has a storage pool named {name} already", parameter="name")
     pool_id = pools.add(
         tx,
-        [tag.strip() for tag in (tags or "").split(",") if tag.strip()],
+        _tags(tags),
         name=name,
         kind=str(kind),
         zone_id=zone_id,
@@ -69,14 +74,16 @@ def create(
         path=path,
         state=str(PoolState.INITIAL),
     )
+    event_id = _record(tx, caller, types.PRIMARY_STORAGE_CREATE, f"Primary storage {name} was added", pool_id, zone_id)
     for host_id in pools.hosts_up(tx, cluster_id):
-        attach(tx, pool_id, host_id)
+        attach(tx, pool_id, host_id, start_event_id=event_id)
     return view(tx, caller, pool_id)
 
 
-def attach(tx: Tx, pool_id: int, host_id: int) -> None:
-    """Have a host of the cluster use the pool; its size is learnt from the answer."""
-    submit(
+def attach(tx: Tx, pool_id: int, host_id: int, *, start_event_id: int | None = None) -> JobRef:
+    """Have a host of the cluster use the pool; its size is learnt from the answer. A failure becomes an event of the
+    type of `start_event_id`."""
+    return submit(
         tx,
         attach_pool(pool_id, host_id),
         SYSTEM,
@@ -84,22 +91,49 @@ def attach(tx: Tx, pool_id: int, host_id: int) -> None:
         instance_kind="StoragePool",
         instance_id=pool_id,
         resource_key=f"pool:{pool_id}:{host_id}",
+        start_event_id=start_event_id,
     )
 
 
-def delete(tx: Tx, caller: Caller, pool_id: Id[StoragePool]) -> None:
-    """Remove a pool without volumes; the copies of templates on it go with it."""
+def attaching(tx: Tx, pool_id: int, host_id: int, *, queued_only: bool = False) -> bool:
+    """Whether a job is about to attach the pool to the host; `queued_only` leaves out one that runs already."""
+    return pools.has_open_job(tx, f"pool:{pool_id}:{host_id}", queued_only=queued_only)
+
+
+def converge(tx: Tx) -> None:
+    """Have hosts attach what they lack of their cluster's pools, and let go of pools that were removed."""
+    for pool_id, host_id in pools.unattached(tx):
+        if not attaching(tx, pool_id, host_id):
+            attach(tx, pool_id, host_id)
+    for pool_id in pools.removed_with_hosts(tx):
+        if not pools.has_open_job(tx, f"pool:{pool_id}"):
+            detach(tx, pool_id)
+
+
+def delete(tx: Tx, caller: Caller, pool_id: Id[StoragePool]) -> JobRef:
+    """Remove a pool without volumes; the copies of templates on it go with it, and its hosts let go of it."""
+    row = pools.by_id(tx, pool_id)
     volumes = pools.volumes_on(tx, pool_id)
     if volumes:
         raise ResourceInUse(f"{volumes} volumes lie on the storage pool: delete them first")
+    copies = pools.templates_on(tx, pool_id)
+    if any(copy["state"] == CopyState.DOWNLOADING for copy in copies):
+        raise ResourceInUse("a template is being copied to the storage pool: try again when it is there")
     if not transition(tx, storage_pool, pool_id, POOL, PoolState.REMOVED):
         raise ResourceInUse("the storage pool is being removed already, or is leaving maintenance")
-    names = [row["name"] for row in pools.templates_on(tx, pool_id)]
-    attached = pools.attached_hosts(tx, pool_id)
     pools.change(tx, pool_id, live=None, removed_at=tx.now)
-    submit(
+    _record(
+        tx, caller, types.PRIMARY_STORAGE_DELETE, f"Primary storage {row['name']} was deleted", pool_id, row["zone_id"]
+    )
+    return detach(tx, pool_id)
+
+
+def detach(tx: Tx, pool_id: int) -> JobRef:
+    """Have all hosts let go of a removed pool, after one of them has removed the copies of templates."""
+    names = [copy["name"] for copy in pools.templates_on(tx, pool_id)]
+    return submit(
         tx,
-        detach_pool(pool_id, attached, names),
+        detach_pool(pool_id, pools.hosts_of(tx, pool_id), names),
         SYSTEM,
         command="deleteStoragePool",
         instance_kind="StoragePool",
@@ -144,15 +178,21 @@ def view(tx: Tx, caller: Caller, pool_id: int) -> dict[str, Any]:
 
 
 def _place(url: str) -> tuple[PoolKind, str, str]:
-    parts = urlsplit(url)
-    kind = KIND_OF_SCHEME.get(parts.scheme.lower())
-    path = unquote(parts.path).rstrip("/")
-    if kind is None or not path.startswith("/") or ".." in path.split("/"):
+    where = place_of(url, "url")
+    kind = KIND_OF_SCHEME.get(where.scheme)
+    if kind is None or not where.path.startswith("/"):
         allowed = ", ".join(f"{scheme}://" for scheme in ("nfs", "SharedMountPoint", "file"))
         raise ParameterError(f"url must start with one of {allowed} and name a directory", parameter="url")
-    if kind is PoolKind.NETWORK_FILESYSTEM and not parts.hostname:
+    if kind is PoolKind.NETWORK_FILESYSTEM and not where.host:
         raise ParameterError("an NFS url must name its server: nfs://server/export", parameter="url")
-    return kind, (parts.hostname or "") if kind is PoolKind.NETWORK_FILESYSTEM else "", path
+    return kind, where.host if kind is PoolKind.NETWORK_FILESYSTEM else "", where.path
+
+
+def _tags(text: str | None) -> list[str]:
+    tags = [tag.strip() for tag in (text or "").split(",") if tag.strip()]
+    if any(len(tag) > LONGEST_TAG for tag in tags):
+        raise ParameterError(f"a tag has at most {LONGEST_TAG} characters", parameter="tags")
+    return tags
 
 
 def _views(tx: Tx, rows: list[RowMapping]) -> list[dict[str, Any]]:
@@ -182,3 +222,17 @@ def _views(tx: Tx, rows: list[RowMapping]) -> list[dict[str, Any]]:
         }
         for row in rows
     ]
+
+
+def _record(tx: Tx, caller: Caller, event: str, text: str, pool_id: int, zone_id: int) -> int:
+    return record(
+        tx,
+        type=event,
+        description=text,
+        account_id=caller.account_id,
+        domain_id=caller.domain_id,
+        user_id=caller.user_id,
+        resource_kind="StoragePool",
+        resource_id=pool_id,
+        zone_id=zone_id,
+    )

@@ -1,27 +1,41 @@
 """Zones. Guide: "Availability Zones", "VLAN Provisioning"."""
 
 import secrets
+from enum import StrEnum
 from typing import Any
 
 from sqlalchemy import RowMapping
 
 from pileus.server.db.queries import zone as zones
-from pileus.server.db.queries.ancestry import domains_above
+from pileus.server.db.queries.ancestry import offered
 from pileus.server.db.queries.page import related
 from pileus.server.db.tables.account import domain
+from pileus.server.db.tables.place import zone
 from pileus.server.db.transaction import Tx
+from pileus.server.domain.account import Role
 from pileus.server.domain.address import address, cidr, vlan_range
 from pileus.server.domain.caller import Caller
+from pileus.server.domain.dns_name import dns_domain
 from pileus.server.domain.errors import ParameterError, ResourceInUse
 from pileus.server.domain.host import AllocationState
 from pileus.server.domain.ids import Domain, Id, Zone
 from pileus.server.domain.network import NetworkType
 from pileus.server.events import record, types
 from pileus.server.services.choice import one_of
+from pileus.server.services.naming import checked_name
 from pileus.server.services.paging import bounds
 
 HIGHEST_VLAN = 4094
+MOST_VLANS = 65536
+DHCP_PROVIDER = "VirtualRouter"
 HIGHEST_VNI = (1 << 24) - 1
+
+
+class Isolation(StrEnum):
+    """How guest networks of an Advanced zone are kept apart."""
+
+    VXLAN = "vxlan"
+    VLAN = "vlan"
 
 
 def create(
@@ -44,6 +58,7 @@ def create(
 ) -> dict[str, Any]:
     """A new zone, with its VLANs when it is Advanced. Errors: a used name, bad addresses, bad VLANs."""
     kind = one_of(NetworkType, network_type, "networktype")
+    checked_name(name, "name")
     if zones.name_taken(tx, name):
         raise ParameterError(f"a zone named {name} exists already", parameter="name")
     for value, parameter in (
@@ -56,25 +71,25 @@ def create(
             address(value, parameter)
     if kind is NetworkType.BASIC and vlan:
         raise ParameterError("a Basic zone has no VLAN range", parameter="vlan")
+    if kind is NetworkType.BASIC and guest_cidr:
+        raise ParameterError("a Basic zone has no guest CIDR: its pods have ranges", parameter="guestcidraddress")
     guest = cidr(guest_cidr, "guestcidraddress") if guest_cidr else None
     if kind is NetworkType.ADVANCED and guest is None:
         guest = cidr("10.1.1.0/24", "guestcidraddress")
-    kept_apart = isolation or "vxlan"
-    if kept_apart not in ("vxlan", "vlan"):
-        raise ParameterError("isolation must be vxlan or vlan", parameter="isolation")
+    kept_apart = str(one_of(Isolation, isolation or "vxlan", "isolation"))
     zone_id = zones.add(
         tx,
         name=name,
         dns1=dns1,
-        dns2=dns2,
+        dns2=dns2 or None,
         internal_dns1=internal_dns1,
-        internal_dns2=internal_dns2,
+        internal_dns2=internal_dns2 or None,
         guest_cidr=str(guest) if guest else None,
-        vlan_range=vlan,
+        vlan_range=vlan or None,
         network_type=str(kind),
         isolation=kept_apart if kind is NetworkType.ADVANCED else "untagged",
         domain_id=domain_id,
-        network_domain=network_domain,
+        network_domain=dns_domain(network_domain, "domain") if network_domain else None,
         security_groups=int(security_groups),
         allocation_state=str(one_of(AllocationState, allocation_state or "Enabled", "allocationstate")),
         token=secrets.token_hex(16),
@@ -100,38 +115,46 @@ def update(
     network_domain: str | None,
     is_public: bool | None,
     allocation_state: str | None,
+    dhcp_provider: str | None,
 ) -> dict[str, Any]:
     """Change a zone. A narrower VLAN range is refused while VLANs outside it are in use (536)."""
+    row = zones.by_id(tx, zone_id)
+    basic = row["network_type"] == NetworkType.BASIC
     changes: dict[str, Any] = {}
     if name is not None:
-        if zones.name_taken(tx, name, other_than=zone_id):
+        if zones.name_taken(tx, checked_name(name, "name"), other_than=zone_id):
             raise ParameterError(f"a zone named {name} exists already", parameter="name")
         changes["name"] = name
-    for column, value, parameter in (
-        ("dns1", dns1, "dns1"),
-        ("dns2", dns2, "dns2"),
-        ("internal_dns1", internal_dns1, "internaldns1"),
-        ("internal_dns2", internal_dns2, "internaldns2"),
+    for column, value, parameter, needed in (
+        ("dns1", dns1, "dns1", True),
+        ("dns2", dns2, "dns2", False),
+        ("internal_dns1", internal_dns1, "internaldns1", True),
+        ("internal_dns2", internal_dns2, "internaldns2", False),
     ):
         if value is not None:
-            changes[column] = str(address(value, parameter)) if value else None
+            changes[column] = str(address(value, parameter)) if value or needed else None
     if guest_cidr is not None:
+        if basic:
+            raise ParameterError("a Basic zone has no guest CIDR: its pods have ranges", parameter="guestcidraddress")
         changes["guest_cidr"] = str(cidr(guest_cidr, "guestcidraddress"))
     if network_domain is not None:
-        changes["network_domain"] = network_domain or None
+        changes["network_domain"] = dns_domain(network_domain, "domain") if network_domain else None
     if is_public:
         changes["domain_id"] = None
+    elif is_public is False and row["domain_id"] is None:
+        raise ParameterError("a public zone cannot be given to a domain later: others may use it", parameter="ispublic")
     if allocation_state is not None:
         changes["allocation_state"] = str(one_of(AllocationState, allocation_state, "allocationstate"))
+    if dhcp_provider is not None and dhcp_provider.lower() != DHCP_PROVIDER.lower():
+        raise ParameterError(f"the DHCP provider of a zone is {DHCP_PROVIDER}", parameter="dhcpprovider")
     if vlan is not None:
-        row = zones.by_id(tx, zone_id)
-        if row["network_type"] == NetworkType.BASIC:
+        if basic:
             raise ParameterError("a Basic zone has no VLAN range", parameter="vlan")
         _set_vlans(tx, zone_id, vlan, row["isolation"])
         changes["vlan_range"] = vlan
     if changes:
         zones.change(tx, zone_id, **changes)
-    _record(tx, caller, types.ZONE_EDIT, f"Zone {zones.by_id(tx, zone_id)['name']} was changed", zone_id)
+    _record(tx, caller, types.ZONE_EDIT, f"Zone {changes.get('name', row['name'])} was changed", zone_id)
     return view(tx, caller, zone_id)
 
 
@@ -156,15 +179,20 @@ def list_page(
     page: int | None,
     page_size: int | None,
 ) -> tuple[list[dict[str, Any]], int]:
-    """Zones the caller may use: public ones and those of the caller's domain or a domain above it."""
+    """Zones the caller may use: public ones and those of the caller's domain or a domain above it.
+
+    `available` True keeps those that take new guests (users see no others), False those in which the caller has some.
+    """
     offset, limit = bounds(tx, page, page_size)
+    above = caller.role in (Role.DOMAIN_ADMIN, Role.RESOURCE_ADMIN)
     rows, count = zones.visible(
         tx,
-        domains=None if caller.is_admin else domains_above(tx, caller.domain_path),
+        offered=None if caller.is_admin else offered(tx, zone.c.domain_id, caller.domain_path, with_below=above),
         zone_id=zone_id,
         keyword=keyword,
         domain_id=domain_id,
-        enabled_only=bool(available) or not caller.is_admin,
+        enabled_only=bool(available) or (available is None and not caller.is_admin),
+        with_vms_of=caller.account_id if available is False else None,
         offset=offset,
         limit=limit,
     )
@@ -178,11 +206,12 @@ def view(tx: Tx, caller: Caller, zone_id: int) -> dict[str, Any]:
 
 def _set_vlans(tx: Tx, zone_id: int, vlan: str, isolation: str) -> None:
     first, last = vlan_range(vlan, highest=HIGHEST_VLAN if isolation == "vlan" else HIGHEST_VNI)
-    if last - first >= 65536:
-        raise ParameterError("a zone's VLAN range holds at most 65536 ids", parameter="vlan")
+    if last - first >= MOST_VLANS:
+        raise ParameterError(f"a zone's VLAN range holds at most {MOST_VLANS} ids", parameter="vlan")
     busy = zones.set_vnets(tx, zone_id, first, last)
     if busy:
-        raise ResourceInUse(f"VLAN {busy[0]} and {len(busy) - 1} more outside {vlan} are in use by networks")
+        more = f" and {len(busy) - 1} more" if len(busy) > 1 else ""
+        raise ResourceInUse(f"VLAN {busy[0]}{more} outside {vlan} in use by networks: delete them first")
 
 
 def _views(tx: Tx, caller: Caller, rows: list[RowMapping]) -> list[dict[str, Any]]:
@@ -201,7 +230,7 @@ def _view(row: RowMapping, domains: dict[int, RowMapping], *, inner: bool) -> di
         "domain_id": owner["uuid"] if owner else None,
         "domain_name": owner["name"] if owner else None,
         "domain": row["network_domain"],
-        "dhcp_provider": "VirtualRouter",
+        "dhcp_provider": DHCP_PROVIDER,
         "zone_token": row["token"] if inner else None,
         "local_storage_enabled": False,
     }

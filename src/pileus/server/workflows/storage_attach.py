@@ -1,4 +1,8 @@
-"""Hosts attach and detach primary storage."""
+"""Hosts attach and detach primary storage.
+
+A row in storage_pool_host says that a host was asked to attach; it stays until the host has let go. What a host
+refuses to let go of when a pool is removed stays as it is: the pool is forgotten all the same, and an event says so.
+"""
 
 from collections.abc import Iterator
 
@@ -10,10 +14,11 @@ from pileus.server.db.tables.host import host, storage_pool
 from pileus.server.db.transition import transition
 from pileus.server.domain.host import HostState
 from pileus.server.domain.storage import POOL, PoolState
+from pileus.server.events import record, types
 from pileus.server.jobs.context import StepContext
 from pileus.server.jobs.plan import StepCall, step, workflow
-from pileus.server.workflows.ask import ask, make_sure
-from pileus.wire.operations import AttachPool, DetachPool, PoolFacts, RemoveTemplate
+from pileus.server.workflows.ask import HostRefused, ask, make_sure
+from pileus.wire.operations import AnyOperation, AttachPool, DetachPool, PoolFacts, RemoveTemplate
 from pileus.wire.places import PoolKind, PoolRef
 
 
@@ -38,8 +43,10 @@ def detach_pool(pool: int, hosts: list[int], templates: list[str]) -> Iterator[S
 def attach_on_host(ctx: StepContext, pool: int, host: int) -> None:
     """Attach, and open the pool for volumes at the first success."""
     row = pools.by_id(ctx.tx, pool)
-    if row["live"] is None:
+    # The removal of a pool asks every host that has a row, in the same queue, so nothing is left to do here.
+    if row["live"] is None or _is_gone(ctx, host):
         return
+    pools.expect(ctx.tx, pool, host)
     facts = ask(ctx, host, AttachPool(pool_ref(ctx, pool)), queue=f"pool:{row['uuid']}")
     assert isinstance(facts, PoolFacts)  # noqa: S101 (the operation answers nothing else)
     factor = 1.0
@@ -52,14 +59,17 @@ def attach_on_host(ctx: StepContext, pool: int, host: int) -> None:
         available_bytes=facts.available_bytes,
         allocatable_bytes=int(facts.capacity_bytes * factor),
     )
-    pools.mark_attached(ctx.tx, pool, host)
+    pools.set_attached(ctx.tx, pool, host, attached=True)
     transition(ctx.tx, storage_pool, pool, POOL, PoolState.UP, frm=PoolState.INITIAL)
 
 
 @attach_on_host.undo
 def let_go(ctx: StepContext, pool: int, host: int) -> None:
-    """The host does not use the pool."""
+    """The host does not use the pool; but storage is not taken from under guests that run on it."""
     row = pools.by_id(ctx.tx, pool)
+    pools.set_attached(ctx.tx, pool, host, attached=False)
+    if pools.volumes_on_host(ctx.tx, pool, host):
+        return
     make_sure(ctx, host, DetachPool(pool_ref(ctx, pool)), queue=f"pool:{row['uuid']}")
     pools.mark_detached(ctx.tx, pool, host)
 
@@ -67,8 +77,8 @@ def let_go(ctx: StepContext, pool: int, host: int) -> None:
 @step("storage.remove_copy")
 def remove_copy(ctx: StepContext, pool: int, host: int, name: str) -> None:
     """One copy of a template is gone from the pool."""
-    row = pools.by_id(ctx.tx, pool)
-    make_sure(ctx, host, RemoveTemplate(pool_ref(ctx, pool), name), queue=f"pool:{row['uuid']}")
+    _as_far_as_it_goes(ctx, pool, host, RemoveTemplate(pool_ref(ctx, pool), name))
+    pools.forget_copy(ctx.tx, pool, name)
 
 
 @remove_copy.undo
@@ -79,16 +89,13 @@ def stays_gone(ctx: StepContext, pool: int, host: int, name: str) -> None:
 @step("storage.detach_on_host")
 def detach_on_host(ctx: StepContext, pool: int, host: int) -> None:
     """One host lets go of the pool; a host that is gone has let go already."""
-    if _is_gone(ctx, host):
-        return
-    row = pools.by_id(ctx.tx, pool)
-    make_sure(ctx, host, DetachPool(pool_ref(ctx, pool)), queue=f"pool:{row['uuid']}")
+    _as_far_as_it_goes(ctx, pool, host, DetachPool(pool_ref(ctx, pool)))
     pools.mark_detached(ctx.tx, pool, host)
 
 
 @detach_on_host.undo
 def stays_detached(ctx: StepContext, pool: int, host: int) -> None:
-    """A pool that was removed stays removed."""
+    """A pool that was removed stays removed; the reconciler of storage begins anew with what is left."""
 
 
 @step("storage.forget")
@@ -106,6 +113,25 @@ def pool_ref(ctx: StepContext, pool: int) -> PoolRef:
     """The pool as hosts know it."""
     row = pools.by_id(ctx.tx, pool)
     return PoolRef(uuid=row["uuid"], kind=PoolKind(row["kind"]), path=row["path"], server=row["server"])
+
+
+def _as_far_as_it_goes(ctx: StepContext, pool: int, host: int, operation: AnyOperation) -> None:
+    row = pools.by_id(ctx.tx, pool)
+    try:
+        make_sure(ctx, host, operation, queue=f"pool:{row['uuid']}")
+    except HostRefused as refused:
+        record(
+            ctx.tx,
+            type=types.PRIMARY_STORAGE_DELETE,
+            description=f"A host did not let go of primary storage {row['name']}: {refused.text}",
+            account_id=ctx.account_id,
+            domain_id=ctx.domain_id,
+            user_id=ctx.user_id,
+            level="WARN",
+            resource_kind="StoragePool",
+            resource_id=pool,
+            zone_id=row["zone_id"],
+        )
 
 
 def _is_gone(ctx: StepContext, host_id: int) -> bool:

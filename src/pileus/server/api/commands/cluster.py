@@ -42,7 +42,7 @@ class HypervisorResponse(Response, name="hypervisor"):
     name = out("the name of the hypervisor")
 
 
-@command("addCluster", roles=ROOT_ONLY, returns=ClusterResponse)
+@command("addCluster", roles=ROOT_ONLY, returns=ClusterResponse, emits="CLUSTER.CREATE")
 class AddCluster(Params):
     """Adds a new cluster."""
 
@@ -69,7 +69,7 @@ class AddCluster(Params):
         )
 
 
-@command("updateCluster", roles=ROOT_ONLY, returns=ClusterResponse)
+@command("updateCluster", roles=ROOT_ONLY, returns=ClusterResponse, emits="CLUSTER.EDIT")
 class UpdateCluster(Params):
     """Updates a cluster."""
 
@@ -89,10 +89,11 @@ class UpdateCluster(Params):
             cluster_type=self.cluster_type,
             hypervisor=self.hypervisor,
             allocation_state=self.allocation_state,
+            managed_state=self.managed_state,
         )
 
 
-@command("deleteCluster", roles=ROOT_ONLY, returns=SuccessResponse)
+@command("deleteCluster", roles=ROOT_ONLY, returns=SuccessResponse, emits="CLUSTER.DELETE")
 class DeleteCluster(Params):
     """Deletes an empty cluster."""
 

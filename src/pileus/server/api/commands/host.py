@@ -66,7 +66,7 @@ class HostResponse(Response, name="host", kind=Host, load=host.view):
     resource_state = out("Enabled or Disabled for new guests, as later clients name it")
 
 
-@command("addHost", roles=ADMINS, returns=HostResponse)
+@command("addHost", roles=ADMINS, returns=HostResponse, emits="HOST.CREATE")
 class AddHost(Params):
     """Adds a host. Its agent enrols with the password as the one-time secret, and the host comes up by itself."""
 
@@ -97,7 +97,7 @@ class AddHost(Params):
         )
 
 
-@command("addSecondaryStorage", roles=ROOT_ONLY, returns=HostResponse)
+@command("addSecondaryStorage", roles=ROOT_ONLY, returns=HostResponse, emits="IMAGE.STORE.CREATE")
 class AddSecondaryStorage(Params):
     """Adds the secondary storage of a zone. The agent that serves it enrols with the token."""
 
@@ -129,7 +129,7 @@ class UpdateHost(Params):
         )
 
 
-@command("deleteHost", roles=ADMINS, returns=SuccessResponse)
+@command("deleteHost", roles=ADMINS, returns=SuccessResponse, emits=("HOST.DELETE", "IMAGE.STORE.DELETE"))
 class DeleteHost(Params):
     """Deletes a host on which nothing lives."""
 

@@ -43,7 +43,7 @@ class StoragePoolResponse(Response, name="storagepool", kind=StoragePool, load=s
     tags = out("the tags of the storage pool")
 
 
-@command("createStoragePool", roles=ROOT_ONLY, returns=StoragePoolResponse)
+@command("createStoragePool", roles=ROOT_ONLY, returns=StoragePoolResponse, emits="PRIMARY.STORAGE.CREATE")
 class CreateStoragePool(Params):
     """Creates a storage pool for a cluster."""
 
@@ -68,7 +68,7 @@ class CreateStoragePool(Params):
         )
 
 
-@command("deleteStoragePool", roles=ROOT_ONLY, returns=SuccessResponse)
+@command("deleteStoragePool", roles=ROOT_ONLY, returns=SuccessResponse, emits="PRIMARY.STORAGE.DELETE")
 class DeleteStoragePool(Params):
     """Deletes a storage pool without volumes."""
 

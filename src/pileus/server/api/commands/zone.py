@@ -118,6 +118,7 @@ class UpdateZone(Params):
             network_domain=self.domain,
             is_public=self.is_public,
             allocation_state=self.allocation_state,
+            dhcp_provider=self.dhcp_provider,
         )
 
 
@@ -137,7 +138,9 @@ class ListZones(ListParams):
     """Lists zones."""
 
     id: Id[Zone] | None = param("the ID of the zone", default=None)
-    available: bool | None = param("true to list only zones that accept new guests", default=None)
+    available: bool | None = param(
+        "true for zones that take new guests, false for zones with your guests", default=None
+    )
     domain_id: Id[Domain] | None = param("the ID of the domain the zones are dedicated to", default=None)
 
     def run(self, call: Call) -> Page:

@@ -9,11 +9,11 @@ from pileus.server.db.tables.host import (
     enrolment_token,
     host,
     host_capacity,
-    host_operation,
     host_stats,
     host_tag,
     storage_pool_host,
 )
+from pileus.server.db.tables.template import template_copy
 from pileus.server.db.tables.vm import vm_incarnation
 from pileus.server.db.transaction import Tx
 
@@ -90,10 +90,15 @@ def lives_on(tx: Tx, host_id: int) -> int:
     )
 
 
+def templates_on(tx: Tx, host_id: int) -> int:
+    """How many templates have a copy on this secondary storage."""
+    here = (template_copy.c.host_id == host_id, template_copy.c.state.in_(("Ready", "Downloading", "Removing")))
+    return int(tx.scalar(select(func.count()).select_from(template_copy).where(*here)))
+
+
 def forget(tx: Tx, host_id: int) -> None:
-    """Take a host out of use: nothing more is asked of it."""
+    """Take a host out of use."""
     change(tx, host_id, live=None, removed_at=tx.now)
-    tx.execute(delete(host_operation).where(host_operation.c.host_id == host_id, host_operation.c.pending == 1))
     tx.execute(delete(storage_pool_host).where(storage_pool_host.c.host_id == host_id))
 
 

@@ -38,19 +38,24 @@ def matching(
     table: Table,
     equal: dict[str, Any],
     *,
-    domains: list[int] | None,
+    given: ColumnElement[bool] | None,
     keyword: str | None,
     offset: int,
     limit: int,
 ) -> tuple[list[RowMapping], int]:
-    """One page. `domains` restricts to public offerings and those of the given domains; None sees all."""
+    """One page. `given` is the condition of what the caller is offered, None for all."""
     where: list[ColumnElement[bool]] = [table.c.live == 1]
     where += [table.c[name] == value for name, value in equal.items() if value is not None]
-    if domains is not None and "domain_id" in table.c:
-        where.append(or_(table.c.domain_id.is_(None), table.c.domain_id.in_(domains)))
+    if given is not None:
+        where.append(given)
     if keyword:
         where.append(or_(like(table.c.name, keyword), like(table.c.display_text, keyword)))
     return page(tx, table, where, offset=offset, limit=limit)
+
+
+def network_named(tx: Tx, name: str) -> bool:
+    """Whether any network offering has or had this name."""
+    return tx.scalar(select(network_offering.c.id).where(network_offering.c.name == name)) is not None
 
 
 def service_of_vm(tx: Tx, vm_id: int) -> int | None:

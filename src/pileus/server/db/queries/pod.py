@@ -55,6 +55,12 @@ def set_addresses(tx: Tx, pod_id: int, addresses: set[str]) -> list[str]:
     return []
 
 
+def addresses_in_use(tx: Tx, pod_id: int) -> int:
+    """How many of the pod's private addresses system VMs have."""
+    taken = (pod_ip.c.pod_id == pod_id, pod_ip.c.vm_id.is_not(None))
+    return int(tx.scalar(select(func.count()).select_from(pod_ip).where(*taken)))
+
+
 def users_of(tx: Tx, pod_id: int) -> dict[str, int]:
     """How many live things still stand in the pod."""
     counts = {

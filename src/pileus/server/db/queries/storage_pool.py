@@ -6,9 +6,12 @@ from sqlalchemy import ColumnElement, RowMapping, delete, func, insert, select, 
 
 from pileus.server.db.queries.page import like, page
 from pileus.server.db.tables.host import host, storage_pool, storage_pool_host, storage_pool_tag
+from pileus.server.db.tables.job import job
 from pileus.server.db.tables.template import template_on_pool
+from pileus.server.db.tables.vm import vm_incarnation
 from pileus.server.db.tables.volume import volume
 from pileus.server.db.transaction import Tx
+from pileus.server.domain.job import Phase
 
 
 def by_id(tx: Tx, pool_id: int) -> RowMapping:
@@ -37,13 +40,20 @@ def change(tx: Tx, pool_id: int, **values: Any) -> None:
     tx.execute(update(storage_pool).where(storage_pool.c.id == pool_id).values(**values))
 
 
-def mark_attached(tx: Tx, pool_id: int, host_id: int) -> None:
-    """Remember that the host uses the pool."""
+def expect(tx: Tx, pool_id: int, host_id: int) -> None:
+    """Remember that the host is asked to use the pool: from now on it may."""
     here = (storage_pool_host.c.pool_id == pool_id, storage_pool_host.c.host_id == host_id)
     if tx.scalar(select(storage_pool_host.c.host_id).where(*here)) is None:
-        tx.execute(insert(storage_pool_host).values(pool_id=pool_id, host_id=host_id, attached=1))
-    else:
-        tx.execute(update(storage_pool_host).where(*here).values(attached=1))
+        tx.execute(insert(storage_pool_host).values(pool_id=pool_id, host_id=host_id, attached=0))
+
+
+def set_attached(tx: Tx, pool_id: int, host_id: int, *, attached: bool) -> None:
+    """Say whether the host's use of the pool can be relied on."""
+    tx.execute(
+        update(storage_pool_host)
+        .where(storage_pool_host.c.pool_id == pool_id, storage_pool_host.c.host_id == host_id)
+        .values(attached=int(attached))
+    )
 
 
 def mark_detached(tx: Tx, pool_id: int, host_id: int) -> None:
@@ -64,9 +74,74 @@ def hosts_up(tx: Tx, cluster_id: int) -> list[int]:
     )
 
 
-def attached_hosts(tx: Tx, pool_id: int) -> list[int]:
-    """Keys of the hosts that use the pool."""
-    return list(tx.execute(select(storage_pool_host.c.host_id).where(storage_pool_host.c.pool_id == pool_id)).scalars())
+def hosts_of(tx: Tx, pool_id: int) -> list[int]:
+    """Keys of the hosts that use the pool or may, those that are up first."""
+    rows = tx.all(
+        select(host.c.id, host.c.state)
+        .join(storage_pool_host, storage_pool_host.c.host_id == host.c.id)
+        .where(storage_pool_host.c.pool_id == pool_id)
+        .order_by(host.c.id)
+    )
+    return [row["id"] for row in sorted(rows, key=lambda row: row["state"] != "Up")]
+
+
+def unattached(tx: Tx) -> list[tuple[int, int]]:
+    """Pool and host keys: hosts that are up and cannot rely on a pool of their cluster."""
+    rows = tx.all(
+        select(storage_pool.c.id.label("pool_id"), host.c.id.label("host_id"))
+        .join(host, host.c.cluster_id == storage_pool.c.cluster_id)
+        .outerjoin(
+            storage_pool_host,
+            (storage_pool_host.c.pool_id == storage_pool.c.id)
+            & (storage_pool_host.c.host_id == host.c.id)
+            & (storage_pool_host.c.attached == 1),
+        )
+        .where(
+            storage_pool.c.live == 1,
+            host.c.live == 1,
+            host.c.state == "Up",
+            host.c.kind == "Routing",
+            storage_pool_host.c.pool_id.is_(None),
+        )
+        .order_by(storage_pool.c.id, host.c.id)
+    )
+    return [(row["pool_id"], row["host_id"]) for row in rows]
+
+
+def removed_with_hosts(tx: Tx) -> list[int]:
+    """Keys of removed pools that hosts have not let go of."""
+    rows = tx.all(
+        select(storage_pool.c.id)
+        .join(storage_pool_host, storage_pool_host.c.pool_id == storage_pool.c.id)
+        .where(storage_pool.c.live.is_(None))
+        .distinct()
+    )
+    return [row["id"] for row in rows]
+
+
+def has_open_job(tx: Tx, resource_key: str, *, queued_only: bool = False) -> bool:
+    """Whether a job on this resource has not ended; `queued_only`, one that has not begun."""
+    where = [job.c.open == 1, job.c.resource_key == resource_key]
+    if queued_only:
+        where.append(job.c.phase == str(Phase.QUEUED))
+    return tx.scalar(select(job.c.id).where(*where).limit(1)) is not None
+
+
+def volumes_on_host(tx: Tx, pool_id: int, host_id: int) -> int:
+    """How many volumes on the pool belong to guests that live on the host."""
+    return int(
+        tx.scalar(
+            select(func.count())
+            .select_from(volume)
+            .join(vm_incarnation, vm_incarnation.c.vm_id == volume.c.vm_id)
+            .where(
+                volume.c.live == 1,
+                volume.c.pool_id == pool_id,
+                vm_incarnation.c.current == 1,
+                vm_incarnation.c.host_id == host_id,
+            )
+        )
+    )
 
 
 def volumes_on(tx: Tx, pool_id: int) -> int:
@@ -81,24 +156,26 @@ def templates_on(tx: Tx, pool_id: int) -> list[RowMapping]:
     return tx.all(select(template_on_pool).where(template_on_pool.c.pool_id == pool_id))
 
 
+def forget_copy(tx: Tx, pool_id: int, name: str) -> None:
+    """A copy of a template is not on the pool."""
+    tx.execute(delete(template_on_pool).where(template_on_pool.c.pool_id == pool_id, template_on_pool.c.name == name))
+
+
 def forget(tx: Tx, pool_id: int) -> None:
-    """Take a pool out of use."""
-    change(tx, pool_id, live=None, removed_at=tx.now)
+    """Nothing is on a removed pool, and nobody uses it."""
     tx.execute(delete(template_on_pool).where(template_on_pool.c.pool_id == pool_id))
     tx.execute(delete(storage_pool_host).where(storage_pool_host.c.pool_id == pool_id))
 
 
-def same_place(tx: Tx, *, kind: str, server: str, path: str) -> RowMapping | None:
-    """A live pool at the same address."""
-    return tx.one(
-        select(storage_pool)
-        .where(
+def same_place(tx: Tx, *, kind: str, server: str, path: str) -> list[RowMapping]:
+    """Live pools at the same address."""
+    return tx.all(
+        select(storage_pool).where(
             storage_pool.c.live == 1,
             storage_pool.c.kind == kind,
             storage_pool.c.server == server,
             storage_pool.c.path == path,
         )
-        .limit(1)
     )
 
 

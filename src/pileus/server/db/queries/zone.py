@@ -79,18 +79,23 @@ def set_vnets(tx: Tx, zone_id: int, first: int, last: int) -> list[int]:
 def visible(
     tx: Tx,
     *,
-    domains: list[int] | None,
+    offered: ColumnElement[bool] | None,
     zone_id: int | None,
     keyword: str | None,
     domain_id: int | None,
     enabled_only: bool,
+    with_vms_of: int | None,
     offset: int,
     limit: int,
 ) -> tuple[list[RowMapping], int]:
-    """One page of zones. `domains` restricts to public zones and those of the given domains; None sees all."""
+    """One page of zones. `offered` is the condition of what the caller may use, None for all; `with_vms_of` keeps
+    zones in which this account has guests."""
     where: list[ColumnElement[bool]] = [zone.c.live == 1]
-    if domains is not None:
-        where.append(or_(zone.c.domain_id.is_(None), zone.c.domain_id.in_(domains)))
+    if offered is not None:
+        where.append(offered)
+    if with_vms_of is not None:
+        guests = (vm.c.live == 1, vm.c.account_id == with_vms_of, vm.c.kind == "User")
+        where.append(zone.c.id.in_(select(vm.c.zone_id).where(*guests)))
     if zone_id is not None:
         where.append(zone.c.id == zone_id)
     if domain_id is not None:
