@@ -5,16 +5,18 @@ again when its holder died. Every write says `where lease_token = :mine`; a hold
 """
 
 from dataclasses import dataclass, replace
+from functools import cache
 from typing import Any
 
 import msgspec
-from sqlalchemy import RowMapping, or_, select, update
+from sqlalchemy import BigInteger, RowMapping, Select, Update, bindparam, or_, select, update
 
-from pileus.server.db.moment import database_now
+from pileus.server.db.moment import clock_of, now_expression, now_parameter
 from pileus.server.db.tables.job import job
 from pileus.server.db.transaction import Database, Tx
 from pileus.server.domain.job import Phase
 from pileus.server.jobs.plan import Plan, StepCall, decode
+from pileus.server.jobs.wakeup import announce
 
 LEASE_SECONDS = 30.0
 CANDIDATES = 8
@@ -59,15 +61,10 @@ class Held:
 def claim(db: Database, owner: str, *, lease_seconds: float = LEASE_SECONDS) -> Held | None:
     """Take the runnable job that has waited longest, or None."""
     with db.read() as tx:
-        free = or_(job.c.lease_until_at.is_(None), job.c.lease_until_at <= database_now(tx))
-        found = tx.all(
-            select(job.c.id, job.c.lease_token)
-            .where(job.c.open == 1, job.c.wake_at <= tx.now, free)
-            .order_by(job.c.wake_at, job.c.id)
-            .limit(CANDIDATES)
-        )
-    for candidate in found:
-        held = _take(db, owner, candidate["id"], candidate["lease_token"], lease_seconds)
+        parameters = {"now": tx.now, **now_parameter(tx)}
+        found = tx.execute(_candidates(clock_of(tx)), parameters).mappings().all()
+    for row in found:
+        held = _take(db, owner, row["id"], row["lease_token"], lease_seconds)
         if held is not None:
             return held
     return None
@@ -75,25 +72,54 @@ def claim(db: Database, owner: str, *, lease_seconds: float = LEASE_SECONDS) -> 
 
 def _take(db: Database, owner: str, job_id: int, seen_token: int, lease_seconds: float) -> Held | None:
     with db.write() as tx:
-        row = tx.one(select(job).where(job.c.id == job_id))
+        row = tx.execute(_ROW, {"the_id": job_id}).mappings().one_or_none()
         if row is None or row["lease_token"] != seen_token:
             return None
-        now = database_now(tx)
         lease_ms = int(lease_seconds * 1000)
-        # The token guards against every other claimer; `wake_at` against a park that was committed since we looked.
-        taken = tx.execute(
-            update(job)
-            .where(job.c.id == job_id, job.c.lease_token == seen_token, job.c.open == 1, job.c.wake_at <= tx.now)
-            .where(or_(job.c.lease_until_at.is_(None), job.c.lease_until_at <= now))
-            .values(
-                lease_owner=owner,
-                lease_token=seen_token + 1,
-                lease_until_at=now + lease_ms,
-                wake_at=tx.now + lease_ms,
-                waiting_for=None,
-            )
-        ).rowcount
+        parameters = {
+            "the_id": job_id,
+            "seen_token": seen_token,
+            "now": tx.now,
+            "owner": owner,
+            "lease_ms": lease_ms,
+            "lease_end": tx.now + lease_ms,
+            **now_parameter(tx),
+        }
+        taken = tx.execute(_claiming(clock_of(tx)), parameters).rowcount
         return _held(row, seen_token + 1) if taken else None
+
+
+_ROW = select(job).where(job.c.id == bindparam("the_id"))
+
+
+@cache
+def _candidates(clock: str) -> Select[Any]:
+    free = or_(job.c.lease_until_at.is_(None), job.c.lease_until_at <= now_expression(clock))
+    return (
+        select(job.c.id, job.c.lease_token)
+        .where(job.c.open == 1, job.c.wake_at <= bindparam("now"), free)
+        .order_by(job.c.wake_at, job.c.id)
+        .limit(CANDIDATES)
+    )
+
+
+@cache
+def _claiming(clock: str) -> Update:
+    # The token guards against every other claimer; `wake_at` against a park that was committed since we looked.
+    seen_token = bindparam("seen_token", type_=BigInteger)
+    return (
+        update(job)
+        .where(job.c.id == bindparam("the_id"), job.c.lease_token == seen_token, job.c.open == 1)
+        .where(job.c.wake_at <= bindparam("now"))
+        .where(or_(job.c.lease_until_at.is_(None), job.c.lease_until_at <= now_expression(clock)))
+        .values(
+            lease_owner=bindparam("owner"),
+            lease_token=seen_token + 1,
+            lease_until_at=now_expression(clock) + bindparam("lease_ms", type_=BigInteger),
+            wake_at=bindparam("lease_end"),
+            waiting_for=None,
+        )
+    )
 
 
 def _held(row: RowMapping, token: int) -> Held:
@@ -125,27 +151,17 @@ def _held(row: RowMapping, token: int) -> Held:
 def keep(tx: Tx, held: Held, *, lease_seconds: float = LEASE_SECONDS) -> None:
     """Write the cursor and renew the lease. Raises LeaseLost."""
     lease_ms = int(lease_seconds * 1000)
-    _write(tx, held, lease_until_at=database_now(tx) + lease_ms, wake_at=tx.now + lease_ms)
+    _write(tx, held, _keeping(clock_of(tx)), lease_ms=lease_ms, new_wake_at=tx.now + lease_ms, **now_parameter(tx))
 
 
 def park(tx: Tx, held: Held, *, wake_at: int | None, topic: str | None = None) -> None:
     """Write the cursor and let the job go until `wake_at` or a wake of `topic`. Raises LeaseLost."""
-    _write(tx, held, lease_owner=None, lease_until_at=None, wake_at=wake_at, waiting_for=topic)
+    _write(tx, held, _PARKING, new_wake_at=wake_at, new_topic=topic)
 
 
 def end(tx: Tx, held: Held) -> None:
     """Write the outcome (phase, error, result) and close the row. Raises LeaseLost."""
-    _write(
-        tx,
-        held,
-        lease_owner=None,
-        lease_until_at=None,
-        wake_at=None,
-        waiting_for=None,
-        open=None,
-        running_key=None,
-        completed_at=tx.now,
-    )
+    _write(tx, held, _ENDING, new_completed_at=tx.now)
 
 
 def let_go(db: Database, held: Held) -> None:
@@ -156,6 +172,7 @@ def let_go(db: Database, held: Held) -> None:
             .where(job.c.id == held.id, job.c.lease_token == held.token, job.c.lease_owner.is_not(None))
             .values(lease_owner=None, lease_until_at=None, wake_at=tx.now)
         )
+        tx.after_commit(announce)
 
 
 def advanced(held: Held, **changes: Any) -> Held:
@@ -163,21 +180,48 @@ def advanced(held: Held, **changes: Any) -> Held:
     return replace(held, **{"attempts": 0, "waited_for": None, **changes})
 
 
-def _write(tx: Tx, held: Held, **values: Any) -> None:
-    written = tx.execute(
-        update(job)
-        .where(job.c.id == held.id, job.c.lease_token == held.token)
-        .values(
-            phase=str(held.phase),
-            position=held.position,
-            round=held.round,
-            attempts=held.attempts,
-            avoid=msgspec.json.encode(held.avoid).decode(),
-            result=msgspec.json.encode(held.result).decode(),
-            error_code=held.error_code,
-            error_text=held.error_text,
-            **values,
-        )
-    ).rowcount
-    if written != 1:
+def _write(tx: Tx, held: Held, statement: Update, **parameters: Any) -> None:
+    cursor = {
+        "the_id": held.id,
+        "the_token": held.token,
+        "new_phase": str(held.phase),
+        "new_position": held.position,
+        "new_round": held.round,
+        "new_attempts": held.attempts,
+        "new_avoid": msgspec.json.encode(held.avoid).decode(),
+        "new_result": msgspec.json.encode(held.result).decode(),
+        "new_error_code": held.error_code,
+        "new_error_text": held.error_text,
+    }
+    if tx.execute(statement, {**cursor, **parameters}).rowcount != 1:
         raise LeaseLost(held.uuid)
+
+
+def _writing(**values: Any) -> Update:
+    """An update of the cursor under our token; built once, because building costs more than running it."""
+    cursor = ("phase", "position", "round", "attempts", "avoid", "result", "error_code", "error_text")
+    return (
+        update(job)
+        .where(job.c.id == bindparam("the_id"), job.c.lease_token == bindparam("the_token"))
+        .values({**{name: bindparam(f"new_{name}") for name in cursor}, **values})
+    )
+
+
+@cache
+def _keeping(clock: str) -> Update:
+    until_at = now_expression(clock) + bindparam("lease_ms", type_=BigInteger)
+    return _writing(lease_until_at=until_at, wake_at=bindparam("new_wake_at"))
+
+
+_GONE = {"lease_owner": None, "lease_until_at": None}
+
+_PARKING = _writing(**_GONE, wake_at=bindparam("new_wake_at"), waiting_for=bindparam("new_topic"))
+
+_ENDING = _writing(
+    **_GONE,
+    wake_at=None,
+    waiting_for=None,
+    open=None,
+    running_key=None,
+    completed_at=bindparam("new_completed_at"),
+)

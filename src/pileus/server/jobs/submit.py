@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 
 import msgspec
-from sqlalchemy import insert, or_, select, update
+from sqlalchemy import bindparam, insert, or_, select, update
 
 from pileus.server.db.tables.column import new_uuid
 from pileus.server.db.tables.job import job
@@ -87,11 +87,16 @@ def submit(
 def wake(tx: Tx, *topics: str) -> None:
     """Let every job that naps on one of the topics go on ("operation:…", "job:7", "network:3")."""
     hold_topics(tx, *topics)
-    woken = tx.execute(
-        update(job)
-        .where(job.c.waiting_for.in_(topics), or_(job.c.wake_at.is_(None), job.c.wake_at > tx.now), job.c.open == 1)
-        .where(job.c.phase != str(Phase.QUEUED))
-        .values(wake_at=tx.now)
-    ).rowcount
+    woken = tx.execute(_WAKING, {"topics": list(topics), "now": tx.now}).rowcount
     if woken:
         tx.after_commit(announce)
+
+
+# Built once: every answer of a host and every end of a job runs it.
+_WAKING = (
+    update(job)
+    .where(job.c.waiting_for.in_(bindparam("topics", expanding=True)), job.c.open == 1)
+    .where(or_(job.c.wake_at.is_(None), job.c.wake_at > bindparam("now")))
+    .where(job.c.phase != str(Phase.QUEUED))
+    .values(wake_at=bindparam("now"))
+)

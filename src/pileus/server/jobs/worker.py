@@ -66,6 +66,8 @@ class Worker:
             except Exception:
                 # The database failed us; the lease runs out and the job goes on from its last commit.
                 log.exception("job interrupted", job=held.uuid)
+            # It may have parked for a moment that comes before the one the scout sleeps until.
+            self._signal.set()
 
     def _scout(self) -> Held | None:
         with self._signal.scouting:
