@@ -80,9 +80,13 @@ class IntegrationApp:
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Serve one ASGI connection."""
         if scope["type"] == "lifespan":
-            await lifespan(receive, send, self._pool.close)
+            await lifespan(receive, send, self.close)
         elif scope["type"] == "http":
             await tell(send, await self._serve(scope, receive))
+
+    def close(self) -> None:
+        """Let running calls end and stop the threads."""
+        self._pool.close()
 
     async def _serve(self, scope: Scope, receive: Receive) -> Answer:
         try:

@@ -12,7 +12,7 @@ from pileus.server.api import errors, parse, render, sessions
 from pileus.server.api.command import Call, CommandSpec, Page, registry
 from pileus.server.api.render import Answer, Result
 from pileus.server.api.request import Request
-from pileus.server.api.sessions import COOKIE, BrokenSession, Entry
+from pileus.server.api.sessions import COOKIE, Entry
 from pileus.server.db.transaction import Database, Tx
 from pileus.server.domain.caller import root_caller
 from pileus.server.domain.errors import PileusError, Unauthorized, UnsupportedAction
@@ -37,7 +37,7 @@ class Dispatcher:
         spec = registry.get(name)
         try:
             answer = self._answer(request, name, spec)
-        except BrokenSession as error:
+        except session.BrokenSession as error:
             self._end_session(request)
             answer = errors.answer(error, spec, as_json=request.as_json)
         except PileusError as error:

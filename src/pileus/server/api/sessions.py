@@ -18,10 +18,6 @@ COOKIE = "JSESSIONID"
 COOKIE_PATH = "/client"
 
 
-class BrokenSession(Unauthorized):
-    """A login used with the wrong session key: it ends."""
-
-
 @dataclass(frozen=True)
 class Entry:
     """A caller who was let in. `stale` asks for the login to be touched after the call."""
@@ -102,10 +98,7 @@ def _by_signature(tx: Tx, request: Request) -> Entry:
 
 def _by_session(tx: Tx, request: Request) -> Entry:
     check_origin(tx, request)
-    key = request.value("sessionkey")
-    if not key:
-        raise BrokenSession
-    caller, stale = session.check(tx, request.cookie(COOKIE), key)
+    caller, stale = session.check(tx, request.cookie(COOKIE), request.value("sessionkey"))
     return Entry(caller, by_session=True, stale=stale)
 
 

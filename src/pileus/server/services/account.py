@@ -64,6 +64,7 @@ def create(
     home = int(caller.domain_id) if domain_id is None else domain_id
     visibility.require(tx, caller, None, home, "this domain")
     kind = granted(caller, account_type, home)
+    user.check_username(tx, home, username)
     name = checked_name(name or username, "account")
     if accounts.named(tx, home, name) is not None:
         raise ParameterError(f"the domain has an account {name} already", parameter="account")

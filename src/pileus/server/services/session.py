@@ -26,6 +26,10 @@ _ADDRESS_FACTOR = 4
 """An address may stand for several people: it gets this many times the attempts of a user name."""
 
 
+class BrokenSession(Unauthorized):
+    """A login used with a wrong session key, or with none: it ends."""
+
+
 @dataclass(frozen=True)
 class Opened:
     """A new login: its secrets are told once, here."""
@@ -94,7 +98,7 @@ def check(tx: Tx, token: str, key: str) -> tuple[Caller, bool]:
     if row["used_at"] + value(tx, keys.session_idle_timeout) * 1000 < tx.now:
         raise Unauthorized
     if not hmac.compare_digest(row["key_hash"], _hash(key)):
-        raise Unauthorized
+        raise BrokenSession
     identity = users.identity_by_id(tx, row["user_id"])
     if identity is None:
         raise Unauthorized

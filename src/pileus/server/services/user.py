@@ -75,7 +75,7 @@ def add(
     timezone: str | None,
 ) -> int:
     """Insert a user of an account the caller was found to have power over; returns its key."""
-    _check_username(tx, of["domain_id"], username)
+    check_username(tx, of["domain_id"], username)
     user_id = users.add(
         tx,
         account_id=of["id"],
@@ -109,7 +109,7 @@ def update(
     row, of = _over(tx, caller, user_id)
     changes: dict[str, Any] = {}
     if username is not None and username != row["username"]:
-        _check_username(tx, row["domain_id"], username)
+        check_username(tx, row["domain_id"], username)
         changes["username"] = username
     for column, value in (("firstname", firstname), ("lastname", lastname), ("email", email)):
         if value is not None:
@@ -304,10 +304,11 @@ def _move(tx: Tx, row: RowMapping, new: AccountState) -> None:
         session.end_of_user(tx, row["id"])
 
 
-def _check_username(tx: Tx, domain_id: int, username: str) -> None:
+def check_username(tx: Tx, domain_id: int, username: str) -> None:
+    """431 unless a new user of the domain may have this name."""
     checked_name(username, "username")
     if users.named(tx, domain_id, username) is not None:
-        raise ParameterError(f"the domain has a user {username} already", parameter="username")
+        raise ParameterError(f"username {username} is taken in this domain", parameter="username")
 
 
 def _chosen_keys(tx: Tx, user_id: int, api_key: str, secret_key: str) -> dict[str, Any]:
@@ -323,8 +324,8 @@ def _timezone(name: str | None) -> str | None:
         return None
     try:
         zoneinfo.ZoneInfo(name)
-    except (ValueError, OSError):
-        raise ParameterError(f"there is no time zone {name!r}", parameter="timezone") from None
+    except (KeyError, ValueError, OSError):
+        raise ParameterError(f"timezone {name!r} is none that is known", parameter="timezone") from None
     return name
 
 

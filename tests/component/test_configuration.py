@@ -1,0 +1,99 @@
+"""Settings: typed, live on every server, with a history."""
+
+import pytest
+from api_client import Api, Person
+
+from pileus.server import config
+from pileus.server.db.tables.setting import setting, setting_change
+from pileus.server.db.transaction import Database
+
+
+def value_in(db: Database) -> int:
+    with db.read() as tx:
+        return config.value(tx, config.keys.expunge_delay)
+
+
+def test_a_change_is_live_on_every_server_in_its_next_unit_of_work(api: Api, admin: Person) -> None:
+    other = Database(api.database.url.render_as_string(hide_password=False), api.database.clock)
+    try:
+        assert value_in(api.database) == value_in(other) == 86400
+        told = api.ok(admin, "updateConfiguration", name="expunge.delay", value="60")["configuration"]
+        assert told["value"] == "60"
+        assert value_in(api.database) == value_in(other) == 60
+        api.ok(admin, "updateConfiguration", name="expunge.delay")
+        assert value_in(api.database) == value_in(other) == 86400
+    finally:
+        other.dispose()
+
+
+def test_a_change_is_seen_inside_its_own_unit_of_work_and_forgotten_when_it_fails(db: Database) -> None:
+    assert value_in(db) == 86400
+    with pytest.raises(RuntimeError), db.write() as tx:
+        config.change(tx, config.keys.expunge_delay, "5", user_id=2)
+        assert config.value(tx, config.keys.expunge_delay) == 5
+        raise RuntimeError
+    assert value_in(db) == 86400
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("expunge.delay", "soon"),
+        ("expunge.delay", "-1"),
+        ("default.page.size", "0"),
+        ("cpu.overprovisioning.factor", "0.5"),
+        ("cpu.overprovisioning.factor", "nan"),
+        ("cpu.capacity.threshold", "1.5"),
+        ("check.pod.cidrs", "perhaps"),
+        ("vm.allocation.algorithm", "best"),
+        ("integration.api.port", "70000"),
+        ("no.such.setting", "1"),
+    ],
+)
+def test_a_value_that_a_setting_cannot_have_is_refused(api: Api, admin: Person, name: str, value: str) -> None:
+    assert api.error(admin, "updateConfiguration", name=name, value=value)[0] == 431
+    with api.database.read() as tx:
+        assert tx.all(setting.select()) == []
+
+
+def test_who_changed_what_is_kept_but_not_the_values_of_secrets(api: Api, admin: Person) -> None:
+    api.ok(admin, "updateConfiguration", name="expunge.delay", value="60")
+    told = api.ok(admin, "updateConfiguration", name="alert.smtp.password", value="canary-secret")
+    listed = api.call(admin, "listConfigurations", pagesize=-1).text
+    events = api.call(admin, "listEvents").text
+    with api.database.read() as tx:
+        history = tx.all(setting_change.select())
+    assert [(row["name"], row["old_value"], row["new_value"], row["user_id"]) for row in history] == [
+        ("expunge.delay", None, "60", 2),
+        ("alert.smtp.password", None, None, 2),
+    ]
+    assert "canary-secret" not in str(told) + listed + events + str(history)
+
+
+def test_hidden_settings_are_not_listed(api: Api, admin: Person) -> None:
+    names = {one["name"] for one in api.ok(admin, "listConfigurations", pagesize=-1)["configuration"]}
+    assert "expunge.delay" in names
+    assert "security.singlesignon.key" not in names
+
+
+def test_settings_without_effect_say_so(api: Api, admin: Person) -> None:
+    (told,) = api.ok(admin, "listConfigurations", name="xapiwait")["configuration"]
+    assert told["description"].endswith("(accepted, without effect)")
+    (told,) = api.ok(admin, "listConfigurations", name="expunge.delay")["configuration"]
+    assert "without effect" not in told["description"]
+
+
+def test_settings_are_listed_by_category_and_keyword(api: Api, admin: Person) -> None:
+    usage = api.ok(admin, "listConfigurations", category="Account Defaults")["configuration"]
+    assert {one["category"] for one in usage} == {"Account Defaults"}
+    assert len(usage) == 5
+    assert all(
+        "expunge" in one["name"] for one in api.ok(admin, "listConfigurations", keyword="expunge")["configuration"]
+    )
+
+
+@pytest.mark.parametrize("key", config.every.values(), ids=lambda key: key.name)
+def test_every_default_is_a_value_its_setting_may_have(key: config.Key[bool]) -> None:
+    if key.default_text:
+        assert key.read(key.default_text) == key.default
+    assert key.description

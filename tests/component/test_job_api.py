@@ -1,0 +1,91 @@
+"""queryAsyncJobResult and listAsyncJobs."""
+
+from api_client import Api, Person
+from sqlalchemy import update
+
+from pileus.server.db.tables.account import users
+from pileus.server.db.tables.job import job
+from pileus.server.domain.caller import Owner
+from pileus.server.events import job_failed
+from pileus.server.jobs.submit import submit
+from pileus.server.workflows.account_close import delete_account
+from pileus.testing.world import World
+
+
+def test_a_job_is_pending_then_has_the_result_a_synchronous_call_would_have(
+    world: World, api: Api, admin: Person
+) -> None:
+    someone = api.person("someone")
+    started = api.ok(admin, "disableUser", id=someone.user_id)
+    assert set(started) == {"jobid"}
+    pending = api.ok(admin, "queryAsyncJobResult", jobid=started["jobid"])
+    assert (pending["jobstatus"], pending["jobresultcode"], pending["cmd"]) == (0, 0, "disableUser")
+    assert "jobresult" not in pending
+    assert pending["jobinstanceid"] == someone.user_id
+    (listed,) = api.ok(admin, "listAsyncJobs")["asyncjobs"]
+    assert listed["jobid"] == started["jobid"]
+    (shown,) = api.ok(admin, "listUsers", id=someone.user_id)["user"]
+    assert (shown["jobid"], shown["jobstatus"]) == (started["jobid"], 0)
+    world.settle()
+    done = api.ok(admin, "queryAsyncJobResult", jobid=started["jobid"])
+    assert (done["jobstatus"], done["jobresultcode"], done["jobresulttype"]) == (1, 0, "object")
+    assert done["jobresult"]["user"]["state"] == "disabled"
+    assert done["completed"].endswith("+0000")
+    assert api.ok(admin, "listAsyncJobs") == {}
+    (shown,) = api.ok(admin, "listUsers", id=someone.user_id)["user"]
+    assert "jobid" not in shown
+
+
+def test_what_a_job_tells_in_confidence_reaches_only_whom_it_ran_for(world: World, api: Api, admin: Person) -> None:
+    domain = api.ok(admin, "createDomain", name="d")["domain"]["id"]
+    chief = api.person("chief", domain=domain, kind=2)
+    someone = api.person("someone", domain=domain)
+    started = api.ok(chief, "disableUser", id=someone.user_id)["jobid"]
+    world.settle()
+    with api.database.write() as tx:
+        tx.execute(update(job).where(job.c.uuid == started).values(result='{"email": "shown once"}'))
+    assert api.ok(chief, "queryAsyncJobResult", jobid=started)["jobresult"]["user"]["email"] == "shown once"
+    assert api.ok(admin, "queryAsyncJobResult", jobid=started)["jobresult"]["user"]["email"] != "shown once"
+
+
+def test_a_failed_job_tells_code_and_text_and_leaves_an_error_event(world: World, api: Api, admin: Person) -> None:
+    world.hooks.on_failed.append(job_failed)
+    someone = api.person("someone")
+    started = api.ok(admin, "deleteAccount", id=someone.account_id)["jobid"]
+    with api.database.read() as tx:
+        key = tx.scalar(users.select().with_only_columns(users.c.account_id).where(users.c.uuid == someone.user_id))
+    world.template(world.zone(), ready=False, account_id=key)
+    world.settle()
+    failed = api.ok(admin, "queryAsyncJobResult", jobid=started)
+    assert (failed["jobstatus"], failed["jobresultcode"]) == (2, 536)
+    assert failed["jobresult"]["errorcode"] == 536
+    assert "1 templates" in failed["jobresult"]["errortext"]
+    assert api.call(someone, "listEvents").status_code == 200
+    (error,) = api.ok(someone, "listEvents", level="ERROR")["event"]
+    (began,) = [e for e in api.ok(someone, "listEvents", type="ACCOUNT.DELETE")["event"] if e["state"] == "Scheduled"]
+    assert (error["type"], error["parentid"]) == ("ACCOUNT.DELETE", began["id"])
+
+
+def test_jobs_of_others_are_not_told(world: World, api: Api, admin: Person) -> None:
+    someone = api.person("someone")
+    started = api.ok(admin, "disableUser", id=api.person("other").user_id)["jobid"]
+    assert api.error(someone, "queryAsyncJobResult", jobid=started)[0] == 531
+    assert api.error(someone, "queryAsyncJobResult", jobid="no-such-job")[0] == 431
+    assert api.ok(someone, "listAsyncJobs") == {}
+
+
+def test_open_jobs_are_listed_since_a_date_and_without_children(world: World, api: Api, admin: Person) -> None:
+    with api.database.write() as tx:
+        parent = submit(tx, delete_account(account=999, was="enabled"), Owner(2, 1, 2), command="deleteAccount")
+        submit(tx, delete_account(account=999, was="enabled"), Owner(2, 1, 2), command="inner", parent_id=parent.id)
+    assert [one["cmd"] for one in api.ok(admin, "listAsyncJobs")["asyncjobs"]] == ["deleteAccount"]
+    assert api.ok(admin, "listAsyncJobs", startdate="2999-01-01") == {}
+    assert api.error(admin, "listAsyncJobs", startdate="soon")[0] == 430
+
+
+def test_a_job_in_xml_nests_its_result(world: World, api: Api, admin: Person) -> None:
+    someone = api.person("someone")
+    started = api.ok(admin, "disableUser", id=someone.user_id)["jobid"]
+    world.settle()
+    answer = api.send("GET", {"command": "queryAsyncJobResult", "jobid": started}, integration=True)
+    assert "<jobresult><user><id>" in answer.text
