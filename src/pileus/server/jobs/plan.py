@@ -97,6 +97,8 @@ class Workflow(Protocol):
     """A registered workflow: call it with its arguments to get the plan."""
 
     name: str
+    module: str
+    """Where it is written."""
 
     def __call__(self, *args: Any, **kwargs: Any) -> Plan: ...
 
@@ -126,6 +128,7 @@ def workflow(name: str) -> Callable[[Callable[..., Parts]], Workflow]:
             return Plan(name, tuple(calls))
 
         plan.name = name  # type: ignore[attr-defined]
+        plan.module = generator.__module__  # type: ignore[attr-defined]
         plan.__doc__ = generator.__doc__
         workflows[name] = plan  # type: ignore[assignment]
         return workflows[name]
