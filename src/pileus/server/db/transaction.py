@@ -88,6 +88,7 @@ class Database:
                 pool_size=1 if writing else pool_size,
                 max_overflow=0 if writing else pool_size,
                 connect_args={"check_same_thread": False, "timeout": 30},
+                hide_parameters=True,
             )
             _prepare_sqlite(engine, begin="BEGIN IMMEDIATE" if writing else "BEGIN")
             return engine
@@ -99,6 +100,7 @@ class Database:
                 pool_pre_ping=True,
                 # A second look within a transaction must see what others committed (db.topics relies on it).
                 isolation_level="READ COMMITTED",
+                hide_parameters=True,
             )
         return create_engine(
             self.url,
@@ -107,6 +109,7 @@ class Database:
             pool_pre_ping=True,
             isolation_level="AUTOCOMMIT",
             pool_reset_on_return=None,
+            hide_parameters=True,
         )
 
     @contextmanager
