@@ -2,14 +2,12 @@
 
 import argparse
 import asyncio
-import contextlib
 import signal
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
 import structlog
-import uvicorn
 from sqlalchemy import RowMapping
 
 from pileus.server.alerts.standing import AlertType, raise_alert
@@ -19,6 +17,7 @@ from pileus.server.db.migrate import upgrade
 from pileus.server.db.seed import seed
 from pileus.server.db.transaction import Database, Tx
 from pileus.server.domain.host import HostState
+from pileus.server.doors import Door
 from pileus.server.events import job_failed
 from pileus.server.first_start import admin_password
 from pileus.server.health import Health
@@ -45,7 +44,6 @@ class Server:
     def __init__(self, settings: ServerSettings) -> None:
         self.settings = settings
         self.database = Database(settings.database)
-        self._doors: list[uvicorn.Server] = []
 
     async def run(self, stop: asyncio.Event) -> None:
         """Serve until `stop` is set; then let steps end, give jobs back, and tell the agents."""
@@ -54,19 +52,20 @@ class Server:
         listener = Listener(self.database, authority, self._listener_settings(), _callbacks())
         jobs = JobPool(Engine(self.database, owner=self.settings.name, hooks=_hooks()), workers=self.settings.workers)
         reconcilers = ReconcilerPool(self.database, owner=self.settings.name)
+        doors = await asyncio.to_thread(self._open_doors)
         await listener.start()
         jobs.start()
         reconcilers.start()
-        doors = asyncio.create_task(_serve_all(self._open_doors()))
+        serving = asyncio.create_task(_serve_all(doors))
         stopped = asyncio.create_task(_until(stop))
         try:
-            log.info("server ready", api=f"{self.settings.api_address}:{self.settings.api_port}", agents=listener.port)
-            await asyncio.wait({doors, stopped}, return_when=asyncio.FIRST_COMPLETED)
+            log.info("server ready", api=f"{doors[0].address}:{doors[0].port}", agents=listener.port)
+            await asyncio.wait({serving, stopped}, return_when=asyncio.FIRST_COMPLETED)
         finally:
             stopped.cancel()
-            for door in self._doors:
-                door.should_exit = True
-            await asyncio.gather(doors, return_exceptions=True)
+            for door in doors:
+                door.close()
+            await asyncio.gather(serving, return_exceptions=True)
             await listener.close()
             await asyncio.to_thread(jobs.stop)
             await asyncio.to_thread(reconcilers.stop)
@@ -91,46 +90,23 @@ class Server:
             down_after_seconds=down_after,
         )
 
-    def _open_doors(self) -> list[uvicorn.Server]:
+    def _open_doors(self) -> list[Door]:
         health = Health(self.database, create_app(self.database))
-        self._doors = [_door(health, self.settings.api_address, self.settings.api_port)]
+        doors = [Door(health, self.settings.api_address, self.settings.api_port)]
         with self.database.read() as tx:
             port = value(tx, keys.integration_api_port)
         if port:
             # Without authentication: loopback only. Who needs it elsewhere puts a proxy of their own before it.
-            self._doors.append(_door(create_integration_app(self.database), "127.0.0.1", port))
-        return self._doors
+            doors.append(Door(create_integration_app(self.database), "127.0.0.1", port))
+        return doors
 
 
-async def _serve_all(doors: list[uvicorn.Server]) -> None:
+async def _serve_all(doors: list[Door]) -> None:
     await asyncio.gather(*(door.serve() for door in doors))
 
 
 async def _until(stop: asyncio.Event) -> None:
     await stop.wait()
-
-
-class _Door(uvicorn.Server):
-    """A uvicorn server that leaves signals to us."""
-
-    @contextlib.contextmanager
-    def capture_signals(self) -> Iterator[None]:
-        yield
-
-
-def _door(app: object, address: str, port: int) -> uvicorn.Server:
-    return _Door(
-        uvicorn.Config(
-            app,  # type: ignore[arg-type]
-            host=address,
-            port=port,
-            log_config=None,
-            access_log=False,
-            server_header=False,
-            proxy_headers=False,
-            timeout_graceful_shutdown=5,
-        )
-    )
 
 
 def _hooks() -> Hooks:

@@ -1,0 +1,45 @@
+"""HTTP sockets: bound first, so that a taken port is told before anything runs, then served by uvicorn."""
+
+import contextlib
+import socket
+from collections.abc import Iterator
+from typing import Any
+
+import uvicorn
+
+
+class Door:
+    """One listening socket and the ASGI application behind it. Port 0 takes any free one."""
+
+    def __init__(self, app: Any, address: str, port: int) -> None:
+        family = socket.AF_INET6 if ":" in address else socket.AF_INET
+        self._socket = socket.create_server((address, port), family=family, backlog=2048)
+        self.address = address
+        self.port = int(self._socket.getsockname()[1])
+        self._server = _Uvicorn(
+            uvicorn.Config(
+                app,
+                log_config=None,
+                access_log=False,
+                server_header=False,
+                proxy_headers=False,
+                timeout_graceful_shutdown=5,
+            )
+        )
+
+    async def serve(self) -> None:
+        """Serve until `close`."""
+        await self._server.serve(sockets=[self._socket])
+
+    def close(self) -> None:
+        """Take no more connections, end those there are, and let `serve` return."""
+        self._server.should_exit = True
+        self._socket.close()
+
+
+class _Uvicorn(uvicorn.Server):
+    """Leaves signals to the composition root."""
+
+    @contextlib.contextmanager
+    def capture_signals(self) -> Iterator[None]:
+        yield
