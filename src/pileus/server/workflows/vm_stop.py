@@ -33,7 +33,7 @@ def stopping(ctx: StepContext, *, vm: int) -> None:
 
 @stopping.undo
 def not_stopping(ctx: StepContext, *, vm: int) -> None:
-    """It runs on when its host was never asked; otherwise it is stopped, and `vm-sync` sees to the life's end."""
+    """It runs on when its host was never asked; otherwise it is stopped."""
     settle(ctx, vm)
 
 
@@ -47,7 +47,10 @@ def stop_on_host(ctx: StepContext, *, vm: int, forced: bool) -> None:
 
 @stop_on_host.undo
 def stays_stopped(ctx: StepContext, *, vm: int, forced: bool) -> None:
-    """A life that was ended does not come back; the state is settled by what comes next."""
+    """A stop cannot be taken back: a life whose host was asked is brought to its end, by force."""
+    life = incarnation.current(ctx.tx, vm)
+    if life is not None and life.state is LifeState.ENDING:
+        end_life(ctx, vms.by_id(ctx.tx, vm), life)
 
 
 @step("vm.stopped")

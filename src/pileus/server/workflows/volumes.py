@@ -65,6 +65,12 @@ def volumes_gone(ctx: StepContext, *, vm: int) -> None:
             _detach(ctx, disk)
 
 
+@volumes_gone.undo
+def volumes_stay_gone(ctx: StepContext, *, vm: int) -> None:
+    """A deletion cannot be taken back: what was begun is brought to its end."""
+    volumes_gone.do(ctx, vm=vm)
+
+
 def _make(ctx: StepContext, disk: Disk, host_id: int) -> None:
     if disk.pool is None or disk.pool_id is None or disk.path is None:
         raise ResourceUnavailable(f"no storage pool was chosen for volume {disk.name}")
