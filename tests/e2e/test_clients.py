@@ -1,5 +1,7 @@
 """The field's clients, unmodified from their registry, work on the API: list, deploy, stop, destroy."""
 
+from urllib.parse import urlsplit
+
 import pytest
 from cloud import Cloud
 from cs import CloudStack
@@ -33,12 +35,16 @@ def test_cs_lists_deploys_stops_and_destroys(simulated_cloud: Cloud) -> None:
 @pytest.mark.slow
 def test_libcloud_lists_deploys_stops_and_destroys(simulated_cloud: Cloud) -> None:
     profile = simulated_cloud.admin.profile
-    driver = CloudStackNodeDriver(key=profile.api_key, secret=profile.secret_key, url=profile.endpoint)
+    place = urlsplit(profile.endpoint)
+    driver = CloudStackNodeDriver(
+        key=profile.api_key, secret=profile.secret_key, secure=False, host=place.hostname, port=place.port,
+        path=place.path,
+    )  # fmt: skip
     location = driver.list_locations()[0]
     size = next(size for size in driver.list_sizes() if size.name == "tiny")
     image = driver.list_images()[0]
 
-    node = driver.create_node(name="by-libcloud", size=size, image=image, location=location)
+    node = driver.create_node(name="by-libcloud", size=size, image=image, location=location, ex_start_vm=True)
     assert node.state == NodeState.RUNNING
     assert node.private_ips[0].startswith("10.1.1.")
     assert "by-libcloud" in [each.name for each in driver.list_nodes()]
