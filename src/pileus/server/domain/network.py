@@ -22,7 +22,12 @@ NETWORK = Transitions[NetworkState](
         NetworkState.SETUP: (NetworkState.IMPLEMENTING, NetworkState.DESTROY),
         NetworkState.IMPLEMENTING: (NetworkState.IMPLEMENTED, NetworkState.SHUTDOWN),
         NetworkState.IMPLEMENTED: (NetworkState.SHUTDOWN, NetworkState.DESTROY),
-        NetworkState.SHUTDOWN: (NetworkState.ALLOCATED, NetworkState.SETUP, NetworkState.DESTROY),
+        NetworkState.SHUTDOWN: (
+            NetworkState.ALLOCATED,
+            NetworkState.SETUP,
+            NetworkState.IMPLEMENTED,
+            NetworkState.DESTROY,
+        ),
         NetworkState.DESTROY: (),
     }
 )

@@ -35,14 +35,12 @@ def delete_account(*, account: int, was: str) -> Parts:
     """Remove an account that owns nothing."""
     yield shut_account(account=account, was=was)
     yield remove_account(account=account)
-    yield announce(account=account, type=events.types.ACCOUNT_DELETE, text="Successfully deleted account")
 
 
 @workflow("domain.delete")
 def delete_domain(*, domain: int, account: int, cleanup: bool) -> Parts:
     """Remove a domain; with `cleanup`, with all accounts and domains in it that own nothing."""
-    yield remove_domain(domain=domain, cleanup=cleanup)
-    yield announce(account=account, type=events.types.DOMAIN_DELETE, text="Successfully deleted domain")
+    yield remove_domain(domain=domain, account=account, cleanup=cleanup)
 
 
 @workflow("user.disable")
@@ -98,11 +96,12 @@ def remove_account(ctx: StepContext, *, account: int) -> None:
     row = accounts.by_id(ctx.tx, account)
     if row is not None:
         take_away(ctx.tx, row)
+        completed(ctx, row, events.types.ACCOUNT_DELETE, "Successfully deleted account")
 
 
 @step("domain.remove")
-def remove_domain(ctx: StepContext, *, domain: int, cleanup: bool) -> None:
-    """Remove the domain, innermost first, if everything in it is empty."""
+def remove_domain(ctx: StepContext, *, domain: int, account: int, cleanup: bool) -> None:
+    """Remove the domain, innermost first, if everything in it is empty. `account` is whose event it is."""
     top = domains.by_id(ctx.tx, domain)
     if top is None:
         return
@@ -115,22 +114,30 @@ def remove_domain(ctx: StepContext, *, domain: int, cleanup: bool) -> None:
     for row in reversed(tree):
         domains.remove(ctx.tx, row["id"])
         count.drop(ctx.tx, count.DOMAIN, row["id"])
+    whose = accounts.any_by_id(ctx.tx, account)
+    if whose is not None:
+        completed(ctx, whose, events.types.DOMAIN_DELETE, f"Successfully deleted domain {top['path']}")
 
 
 @step("account.announce")
 def announce(ctx: StepContext, *, account: int, type: str, text: str) -> None:
-    """The COMPLETED event of the job."""
+    """The COMPLETED event of a job that had nothing else left to do."""
     row = accounts.any_by_id(ctx.tx, account)
     if row is not None:
-        events.record(
-            ctx.tx,
-            type=type,
-            description=text,
-            account_id=row["id"],
-            domain_id=row["domain_id"],
-            user_id=ctx.user_id,
-            start_id=ctx.start_event_id,
-        )
+        completed(ctx, row, type, text)
+
+
+def completed(ctx: StepContext, row: RowMapping, type: str, text: str) -> None:
+    """Write the COMPLETED event, on the account of `row`."""
+    events.record(
+        ctx.tx,
+        type=type,
+        description=text,
+        account_id=row["id"],
+        domain_id=row["domain_id"],
+        user_id=ctx.user_id,
+        start_id=ctx.start_event_id,
+    )
 
 
 def take_away(tx: Tx, row: RowMapping) -> None:

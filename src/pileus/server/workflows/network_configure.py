@@ -4,27 +4,32 @@ The reconciler `network-config` claims the push (`network_config.pushing`) and s
 tried again with the reconciler's next round; one that the router rejects for good is not, until the config changes.
 """
 
-from sqlalchemy import and_, update
+from sqlalchemy import and_, select, update
 
 from pileus.server.db.queries import network as networks
 from pileus.server.db.queries import router as routers
 from pileus.server.db.queries.network import Net
-from pileus.server.db.queries.router import Router
+from pileus.server.db.queries.router import Life, Router
+from pileus.server.db.tables.host import host_operation
 from pileus.server.db.tables.network import network_config
 from pileus.server.db.transaction import Tx
 from pileus.server.domain.account import ROOT_DOMAIN, SYSTEM_ACCOUNT, SYSTEM_USER
 from pileus.server.domain.caller import Owner
 from pileus.server.elements import virtual_router
-from pileus.server.jobs.context import StepContext
+from pileus.server.jobs.context import Nap, StepContext
 from pileus.server.jobs.plan import Parts, step, workflow
 from pileus.server.jobs.reconciler import trigger
 from pileus.server.jobs.submit import submit, wake
 from pileus.server.workflows.ask import HostRefused, HostSilent, ask
 from pileus.server.workflows.router_lost import KIND, lost
-from pileus.wire.operations import ConfigureRouter, Reason, RouterFacts
+from pileus.wire.operations import AnyResult, ConfigureRouter, Reason, RouterFacts
 from pileus.wire.router import fingerprint
 
 PUSH_SECONDS = 120.0
+PAUSES_SECONDS = (2.0, 10.0, 0.0)
+"""How long a router that could not apply a config is left alone before it is asked again; after the last it rests
+until the reconciler's next round."""
+
 STALE_LEAP = 1000
 """How far the generation leaps when the router knows a newer one than we do (the database was restored)."""
 
@@ -46,7 +51,7 @@ def push(tx: Tx, net: Net) -> bool:
         command="network.configure",
         instance_kind=KIND,
         instance_id=net.id,
-        deadline_seconds=2 * PUSH_SECONDS,
+        deadline_seconds=5 * PUSH_SECONDS,
     )
     return True
 
@@ -67,19 +72,14 @@ def push_config(ctx: StepContext, *, network: int, generation: int) -> None:
     if router is None or router.life is None or not router.runs or net.applied >= generation:
         _settle(ctx.tx, network, generation)
         return
-    config = virtual_router.config(ctx.tx, network, generation=generation)
-    order = ConfigureRouter(router.name, router.life.epoch, config)
+    order = ConfigureRouter(
+        router.name, router.life.epoch, virtual_router.config(ctx.tx, network, generation=generation)
+    )
     try:
-        facts = ask(
-            ctx,
-            router.life.host_id,
-            order,
-            queue=router.queue,
-            label=f"e{router.life.epoch}",
-            deadline_seconds=PUSH_SECONDS,
-        )
+        facts = _ask(ctx, router, router.life, order)
     except HostSilent as silent:
         _settle(ctx.tx, network, generation, failure=silent.text)
+        trigger(ctx.tx, virtual_router.RECONCILER)
         return
     except HostRefused as refused:
         _refused(ctx, net, router, generation, refused)
@@ -93,6 +93,27 @@ def push_config(ctx: StepContext, *, network: int, generation: int) -> None:
 def unclaim(ctx: StepContext, *, network: int, generation: int) -> None:
     """Let another push be claimed: a router that has applied this one takes the next all the same."""
     _settle(ctx.tx, network, generation)
+    trigger(ctx.tx, virtual_router.RECONCILER)
+
+
+def _ask(ctx: StepContext, router: Router, life: Life, order: ConfigureRouter) -> AnyResult:
+    """The router's answer. A router that tried and could not is asked again, a little later each time."""
+    for n, pause_seconds in enumerate(PAUSES_SECONDS):
+        label = f"e{life.epoch}.{n}"
+        try:
+            return ask(ctx, life.host_id, order, queue=router.queue, label=label, deadline_seconds=PUSH_SECONDS)
+        except HostRefused as refused:
+            if refused.refusal.reason not in (Reason.FAILED, Reason.NO_ROOM, Reason.UNREACHABLE):
+                raise
+            if n == len(PAUSES_SECONDS) - 1:
+                raise
+            answered = select(host_operation.c.answered_at).where(
+                host_operation.c.operation_id == ctx.operation_id(label)
+            )
+            again_at = int(ctx.tx.scalar(answered)) + round(pause_seconds * 1000)
+            if ctx.tx.now < again_at:
+                raise Nap(ctx.until(again_at)) from refused
+    raise ValueError("PAUSES_SECONDS is empty")
 
 
 def _applied(tx: Tx, network: int, generation: int, facts: RouterFacts) -> None:

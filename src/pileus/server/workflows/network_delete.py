@@ -1,6 +1,6 @@
 """deleteNetwork: shut down what runs, then release VLAN, addresses, rules and ranges. 536 while guests have cards.
 
-New guests may come until the last step, which looks again: then the job fails and the network stays, shut down.
+New guests may come until the last step, which looks again: then the job fails and the network stays.
 """
 
 from sqlalchemy import select, update
@@ -18,9 +18,9 @@ from pileus.server.domain.network import NETWORK, NetworkState, RuleState
 from pileus.server.events import types
 from pileus.server.jobs.context import StepContext
 from pileus.server.jobs.plan import Parts, step, workflow
-from pileus.server.workflows.network_implement import lay_down, release_address
+from pileus.server.workflows.network_implement import release_address
 from pileus.server.workflows.network_restart import tell
-from pileus.server.workflows.network_shutdown import quit_router, quit_vnet
+from pileus.server.workflows.network_shutdown import quit_router, quit_vnet, resume
 
 
 @workflow("network.delete")
@@ -42,10 +42,8 @@ def begin_delete(ctx: StepContext, *, network: int) -> None:
 
 @begin_delete.undo
 def undelete(ctx: StepContext, *, network: int) -> None:
-    """A network whose router and VLAN are gone may be used again; one that still has a router is finished later."""
-    net = networks.by_id(ctx.tx, network)
-    if net.live and net.router_id is None:
-        lay_down(ctx.tx, network)
+    """As after a shutdown that failed."""
+    resume(ctx, network=network)
 
 
 @step("network.remove")

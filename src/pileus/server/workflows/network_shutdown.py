@@ -1,7 +1,7 @@
 """A network that no running guest uses is shut down: its router and its VLAN go, its source NAT address stays.
 
-It comes back on demand. The address stays so that guests keep their face to the outside over idle times. A shutdown
-that fails leaves the network in Shutdown; garbage collection finishes it later, and nobody can use it meanwhile.
+It comes back on demand. The address stays so that guests keep their face to the outside over idle times. When a
+shutdown fails, a network that still has its router is Implemented again; garbage collection tries again later.
 """
 
 from sqlalchemy import update
@@ -15,7 +15,7 @@ from pileus.server.jobs.context import StepContext
 from pileus.server.jobs.plan import Parts, step, workflow
 from pileus.server.workflows.network_implement import free_vnet, lay_down
 from pileus.server.workflows.router_lost import ACTIVE
-from pileus.server.workflows.router_stop import drop, halt
+from pileus.server.workflows.router_stop import drop, halt, unhalt
 
 
 @workflow("network.shutdown")
@@ -40,6 +40,19 @@ def begin_shutdown(ctx: StepContext, *, network: int) -> None:
         transition(ctx.tx, network_table, network, NETWORK, NetworkState.SHUTDOWN, frm=NetworkState.IMPLEMENTED)
 
 
+@begin_shutdown.undo
+def resume(ctx: StepContext, *, network: int) -> None:
+    """Implemented again while it has a router; without one, what is left of it goes too."""
+    net = networks.by_id(ctx.tx, network)
+    if net.state is not NetworkState.SHUTDOWN:
+        return
+    if net.router_id is not None:
+        transition(ctx.tx, network_table, network, NETWORK, NetworkState.IMPLEMENTED, frm=NetworkState.SHUTDOWN)
+        return
+    free_vnet(ctx.tx, network)
+    lay_down(ctx.tx, network)
+
+
 @step("network.quit_router")
 def quit_router(ctx: StepContext, *, network: int) -> None:
     """Stop and remove the router of a network in Shutdown."""
@@ -47,6 +60,12 @@ def quit_router(ctx: StepContext, *, network: int) -> None:
         return
     halt(ctx, network)
     drop(ctx, network)
+
+
+@quit_router.undo
+def unquit_router(ctx: StepContext, *, network: int) -> None:
+    """See `unhalt`."""
+    unhalt(ctx, network)
 
 
 @step("network.quit_vnet")

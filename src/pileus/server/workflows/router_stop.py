@@ -57,11 +57,9 @@ def halt_router(ctx: StepContext, *, network: int, forced: bool) -> None:
 
 
 @halt_router.undo
-def unhalt(ctx: StepContext, *, network: int, forced: bool) -> None:
-    """A router that could not be stopped is taken to run still; its host's next report says what is true."""
-    router = routers.of_network(ctx.tx, network)
-    if router is not None and router.state is VmState.STOPPING:
-        transition(ctx.tx, vm, router.id, VM, VmState.RUNNING, frm=VmState.STOPPING)
+def unhalt_router(ctx: StepContext, *, network: int, forced: bool) -> None:
+    """See `unhalt`."""
+    unhalt(ctx, network)
 
 
 @step("router.keep_halted")
@@ -124,6 +122,17 @@ def halt(ctx: StepContext, network: int, *, forced: bool = False) -> None:
     end_life(ctx.tx, router, router.life.epoch)
     if ctx.start_event_id is None:
         happened(ctx.tx, router, types.ROUTER_STOP, f"Stopped router {router.name}", user_id=ctx.user_id)
+
+
+def unhalt(ctx: StepContext, network: int) -> None:
+    """End a stop that began: whether the host acted is not known, so it is made sure that the router does not run."""
+    router = routers.of_network(ctx.tx, network)
+    if router is None or router.life is None or router.state is not VmState.STOPPING:
+        return
+    make_sure(
+        ctx, router.life.host_id, StopRouter(router.name, router.uuid, router.life.epoch), queue=router.queue
+    )
+    end_life(ctx.tx, router, router.life.epoch)
 
 
 def drop(ctx: StepContext, network: int) -> None:
