@@ -7,6 +7,7 @@ from typing import Any
 
 from sqlalchemy import Table, insert, select
 
+from pileus.server.db.dialect import pass_given_keys
 from pileus.server.db.seed_os import OS_TYPES
 from pileus.server.db.tables.account import account, domain, resource_count, users
 from pileus.server.db.tables.offering import disk_offering, network_offering, service_offering
@@ -44,7 +45,10 @@ def _ensure(tx: Tx, table: Table, match: dict[str, Any], values: dict[str, Any])
     found = tx.scalar(select(table.c.id).where(*(table.c[name] == value for name, value in match.items())))
     if found is not None:
         return int(found)
-    return tx.insert(insert(table).values(**match, **values))
+    key = tx.insert(insert(table).values(**match, **values))
+    if "id" in match:
+        pass_given_keys(tx.connection, table)
+    return key
 
 
 def _accounts(tx: Tx) -> None:

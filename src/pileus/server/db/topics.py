@@ -4,16 +4,18 @@ SQLite has one writer at a time, so look and park are one. Elsewhere both sides 
 that comes second sees the parked row; a parker that comes second looks again, and sees what the waker committed.
 """
 
+import hashlib
 import zlib
 
-from sqlalchemy import insert, update
+from sqlalchemy import BigInteger, insert, literal, select
+from sqlalchemy import func as sql
 from sqlalchemy.exc import IntegrityError
 
 from pileus.server.db.tables.job import topic_lock
 from pileus.server.db.transaction import Tx
 
 SLOTS = 256
-"""Topics share this many locks; sharing one costs a wait, never a wake-up."""
+"""Where locks are rows, topics share this many; sharing one costs a wait, never a wake-up."""
 
 
 def hold_topics(tx: Tx, *topics: str) -> bool:
@@ -21,19 +23,28 @@ def hold_topics(tx: Tx, *topics: str) -> bool:
 
     Locks of one call are taken in one order. Take them before locking rows that a waker of the topic also writes.
     """
-    if tx.connection.dialect.name == "sqlite":
-        return False
+    match tx.connection.dialect.name:
+        case "sqlite":
+            return False
+        case "postgresql":
+            for key in sorted({_key(topic) for topic in topics}):
+                tx.execute(select(sql.pg_advisory_xact_lock(literal(key, BigInteger))))
+            return True
     for slot in sorted({zlib.crc32(topic.encode()) % SLOTS for topic in topics}):
         _hold(tx, slot)
     return True
 
 
+def _key(topic: str) -> int:
+    return int.from_bytes(hashlib.blake2b(topic.encode(), digest_size=8).digest(), signed=True)
+
+
 def _hold(tx: Tx, slot: int) -> None:
-    taken = update(topic_lock).where(topic_lock.c.slot == slot).values(taken=topic_lock.c.taken + 1)
-    if tx.execute(taken).rowcount:
+    taken = select(topic_lock.c.slot).where(topic_lock.c.slot == slot).with_for_update()
+    if tx.scalar(taken) is not None:
         return
     try:
         with tx.connection.begin_nested():
             tx.execute(insert(topic_lock).values(slot=slot, taken=1))
     except IntegrityError:
-        tx.execute(taken)
+        tx.scalar(taken)

@@ -1,21 +1,30 @@
 """Units of work. One thread, one connection, one short transaction: never a network call inside.
 
 SQLite has one writer: its writes take a lock of this process first (no busy loop) and BEGIN IMMEDIATE (no upgrade
-that could fail half way). Work to be done after a commit (waking a worker) is registered with `after_commit`.
+that could fail half way). Elsewhere the database may roll a unit back to end a deadlock: `Database.run` calls it again.
+Work to be done after a commit (waking a worker) is registered with `after_commit`.
 """
 
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import Any
+from typing import Any, TypeVar
 
 from sqlalchemy import Connection, CursorResult, Engine, Executable, RowMapping, create_engine, event
-from sqlalchemy.engine import make_url
+from sqlalchemy.engine import ExceptionContext, make_url
 from sqlalchemy.pool import QueuePool
 
 from pileus.server.db.clock import Clock, SystemClock
+from pileus.server.db.conflict import retried, says_conflict
+from pileus.server.db.dialect import connect_arguments, is_broken
+
+T = TypeVar("T")
 
 _inside = threading.local()
+
+
+class SwallowedConflict(RuntimeError):
+    """Somebody caught the error of a rolled back transaction and went on: what came after must not be committed."""
 
 
 def inside_transaction() -> bool:
@@ -93,7 +102,7 @@ class Database:
             _prepare_sqlite(engine, begin="BEGIN IMMEDIATE" if writing else "BEGIN")
             return engine
         if writing:
-            return create_engine(
+            engine = create_engine(
                 self.url,
                 pool_size=pool_size,
                 max_overflow=pool_size,
@@ -101,32 +110,52 @@ class Database:
                 # A second look within a transaction must see what others committed (db.topics relies on it).
                 isolation_level="READ COMMITTED",
                 hide_parameters=True,
+                connect_args=connect_arguments(self.url),
             )
+            event.listen(engine, "handle_error", _note_conflict)
+            return engine
         return create_engine(
             self.url,
             pool_size=pool_size,
             max_overflow=pool_size,
             pool_pre_ping=True,
+            # psycopg forgets its prepared statements at every rollback: reading units have none to roll back.
             isolation_level="AUTOCOMMIT",
             pool_reset_on_return=None,
             hide_parameters=True,
+            connect_args=connect_arguments(self.url),
         )
 
     @contextmanager
     def write(self) -> Iterator[Tx]:
-        """A transaction that commits at the end of the block and rolls back on any exception."""
+        """A transaction that commits at the end of the block and rolls back on any exception.
+
+        A conflict with another one surfaces as an error: use `run`, or `retried` around the whole block.
+        """
         if self._writer is not None:
             self._writer.acquire()
         _inside.depth = getattr(_inside, "depth", 0) + 1
         try:
             with self.writing.begin() as connection:
+                connection.info.pop(_CONFLICT, None)
                 tx = Tx(connection, self.clock, writable=True)
                 yield tx
+                if _CONFLICT in connection.info or is_broken(connection):
+                    raise SwallowedConflict("the transaction was rolled back before its end")
         finally:
             _inside.depth -= 1
             if self._writer is not None:
                 self._writer.release()
         tx.committed()
+
+    def run(self, work: Callable[[Tx], T]) -> T:
+        """What `work` returns, in a transaction of its own; from its beginning again after a conflict with others."""
+
+        def once() -> T:
+            with self.write() as tx:
+                return work(tx)
+
+        return retried(once)
 
     @contextmanager
     def read(self) -> Iterator[Tx]:
@@ -142,6 +171,14 @@ class Database:
         """Close all connections."""
         self.writing.dispose()
         self.reading.dispose()
+
+
+_CONFLICT = "conflict"
+
+
+def _note_conflict(context: ExceptionContext) -> None:
+    if context.connection is not None and says_conflict(context.original_exception):
+        context.connection.info[_CONFLICT] = True
 
 
 def _prepare_sqlite(engine: Engine, *, begin: str) -> None:

@@ -1,0 +1,58 @@
+"""Conflicts between units of work: databases with several writers end a deadlock by rolling one of them back.
+
+Nothing of that unit was kept and nothing is wrong with it: it is called again from its beginning, in a new transaction.
+Known by the driver's codes, never by text.
+"""
+
+import secrets
+import time
+from collections.abc import Callable
+from typing import TypeVar
+
+from sqlalchemy.exc import DBAPIError
+
+T = TypeVar("T")
+
+TRIES = 8
+_FIRST_PAUSE_SECONDS = 0.005
+_LONGEST_PAUSE_SECONDS = 0.25
+
+_SQLSTATES = frozenset({"40001", "40P01"})
+"""PostgreSQL: serialization failure, deadlock."""
+_NUMBERS = frozenset({1213, 1020})
+"""MySQL and MariaDB: deadlock, row changed since the snapshot."""
+
+
+def is_conflict(error: BaseException | None) -> bool:
+    """Whether the error, or one it was raised in the wake of, says that the database ended a conflict.
+
+    MariaDB's rollback takes savepoints with it, so what surfaces may be the complaint about a savepoint that is gone.
+    """
+    for _ in range(8):
+        if error is None:
+            return False
+        if isinstance(error, DBAPIError) and says_conflict(error.orig):
+            return True
+        error = error.__cause__ or error.__context__
+    return False
+
+
+def says_conflict(orig: BaseException | None) -> bool:
+    """Whether a driver's error says that the transaction was rolled back to end a conflict."""
+    if getattr(orig, "sqlstate", None) in _SQLSTATES:
+        return True
+    arguments: tuple[object, ...] = getattr(orig, "args", ())
+    return bool(arguments) and arguments[0] in _NUMBERS
+
+
+def retried(work: Callable[[], T], *, tries: int = TRIES) -> T:
+    """What `work` returns; called again after a conflict, `tries` times at most. It must hold whole units of work."""
+    for attempt in range(1, tries):
+        try:
+            return work()
+        except DBAPIError as error:
+            if not is_conflict(error):
+                raise
+        longest = min(_FIRST_PAUSE_SECONDS * 2**attempt, _LONGEST_PAUSE_SECONDS)
+        time.sleep(longest * secrets.randbelow(1000) / 1000)
+    return work()
