@@ -22,7 +22,7 @@ from conformance_bench import Bench
 
 from pileus import sandbox
 from pileus.agent.backend import Backend, Credentials, HostSettings
-from pileus.sandbox import SandboxHost, Switch
+from pileus.sandbox import SandboxHost
 from pileus.sandbox.remote import RemoteObject
 from pileus.wire.operations import FetchTemplate
 from pileus.wire.places import Isolation, NetworkRef, PoolKind, PoolRef, Traffic
@@ -53,9 +53,9 @@ def kvm_land(tmp_path_factory: pytest.TempPathFactory) -> Iterator[KvmLand]:
     directory = tmp_path_factory.mktemp("kvm")
     image = directory / "small.qcow2"
     subprocess.run([sys.executable, "-m", "pileus.appliance.image.guest", str(image)], check=True, capture_output=True)
-    switch = Switch(f"c{os.getpid() % 1000000}", sandbox.free_subnet())
+    prefix = f"c{os.getpid() % 1000000}"
     try:
-        switch.create()
+        switch = sandbox.create_somewhere(prefix)
         switch.connect_root()
         host = SandboxHost("h1", 1, switch, directory / "hosts")
         host.start()
@@ -64,10 +64,10 @@ def kvm_land(tmp_path_factory: pytest.TempPathFactory) -> Iterator[KvmLand]:
         host.stop()
         switch.destroy()
     finally:
-        left = sandbox.leftovers(switch.prefix)
-        sandbox.sweep(switch.prefix)
+        left = sandbox.leftovers(prefix)
+        sandbox.sweep(prefix)
     assert left == []
-    assert sandbox.leftovers(switch.prefix) == []
+    assert sandbox.leftovers(prefix) == []
 
 
 @contextmanager

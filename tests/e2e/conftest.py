@@ -22,14 +22,14 @@ _numbers = itertools.count(1)
 def switch() -> Iterator[Switch]:
     """A switch joined to the root namespace, with a prefix and subnet of its own. Torn down with all on it."""
     sandbox.check()
-    made = Switch(f"t{os.getpid() % 100000}x{next(_numbers)}"[:8], sandbox.free_subnet())
+    prefix = f"t{os.getpid() % 10000}x{next(_numbers) % 100}"
     try:
-        made.create()
+        made = sandbox.create_somewhere(prefix)
         made.connect_root()
         yield made
     finally:
-        sandbox.sweep(made.prefix)
-        left = sandbox.leftovers(made.prefix)
+        sandbox.sweep(prefix)
+        left = sandbox.leftovers(prefix)
     assert left == []
 
 

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from pileus import sandbox
-from pileus.sandbox import SandboxError, SandboxHost, Switch, ledger, processes
+from pileus.sandbox import SandboxError, SandboxHost, SubnetTaken, Switch, ledger, processes
 
 pytestmark = pytest.mark.kvm
 
@@ -94,14 +94,13 @@ def test_two_sandboxes_live_side_by_side_and_overlapping_ones_are_refused(
     switch: Switch, make_host: Callable[[], SandboxHost], tmp_path: Path
 ) -> None:
     make_host()
-    other = Switch(f"o{os.getpid() % 1000000}", sandbox.free_subnet())
-    assert not other.subnet.overlaps(switch.subnet)
+    other = sandbox.create_somewhere(f"o{os.getpid() % 1000000}")
     try:
-        other.create()
+        assert not other.subnet.overlaps(switch.subnet)
         twin = SandboxHost("h1", 1, other, tmp_path / "other")
         twin.start()
         assert twin.run(["hostname"]).strip() == "h1"
-        with pytest.raises(SandboxError, match="overlaps"):
+        with pytest.raises(SubnetTaken):
             Switch("overlap", switch.subnet).create()
         with pytest.raises(SandboxError):
             Switch(other.prefix, IPv4Network("172.31.0.0/24")).create()
@@ -132,11 +131,10 @@ def test_a_sweep_finds_things_by_name_when_the_ledger_is_lost(
 def test_nat_turns_forwarding_on_and_the_last_sandbox_turns_it_back() -> None:
     forwarding = Path("/proc/sys/net/ipv4/ip_forward")
     before = forwarding.read_text()
-    switches = []
+    switches: list[Switch] = []
     try:
         for letter in "ab":
-            switches.append(Switch(f"{letter}{os.getpid() % 1000000}", sandbox.free_subnet()))
-            switches[-1].create()
+            switches.append(sandbox.create_somewhere(f"{letter}{os.getpid() % 1000000}"))
             switches[-1].connect_root(nat=True)
         assert forwarding.read_text().strip() == "1"
         switches[0].destroy()

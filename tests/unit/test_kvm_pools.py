@@ -279,6 +279,7 @@ def test_a_template_arrives_as_a_plain_qcow2(tmp_path: Path, store: Store, optio
     assert facts.sha256 == hashlib.sha256(content).hexdigest()
     assert images.read_header(Path(where.path) / "templates" / "tmpl") == images.Header("qcow2", 10 * MIB)
     assert files_in(where) == ["templates/tmpl"]
+    assert (Path(where.path) / "templates" / "tmpl").stat().st_mode & 0o777 == 0o600
 
 
 def test_a_template_that_is_there_is_not_fetched_again(tmp_path: Path, store: Store) -> None:

@@ -8,14 +8,16 @@ from pileus.sandbox.commands import SandboxError
 from pileus.sandbox.host import HostProcess, SandboxHost
 from pileus.sandbox.requirements import check, missing
 from pileus.sandbox.sweep import leftovers, sweep
-from pileus.sandbox.switch import Switch, free_subnet
+from pileus.sandbox.switch import SubnetTaken, Switch, create_somewhere, free_subnet
 
 __all__ = [
     "HostProcess",
     "SandboxError",
     "SandboxHost",
+    "SubnetTaken",
     "Switch",
     "check",
+    "create_somewhere",
     "free_subnet",
     "leftovers",
     "missing",

@@ -17,6 +17,10 @@ JUMBO_MTU = 9000
 _FORWARDING = Path("/proc/sys/net/ipv4/ip_forward")
 
 
+class SubnetTaken(SandboxError):
+    """Another sandbox has the subnet, or a part of it."""
+
+
 class Switch:
     """A layer 2 segment named by its prefix. `subnet` carries both management and public traffic."""
 
@@ -37,12 +41,12 @@ class Switch:
         return self.subnet.network_address + number
 
     def create(self) -> None:
-        """Make the switch; SandboxError when the prefix or the subnet is taken by another sandbox."""
+        """Make the switch; SandboxError when the prefix is taken, SubnetTaken when the subnet is."""
         with ledger.locked():
             for other in ledger.prefixes():
                 record = ledger.read_switch(other)
                 if other != self.prefix and record and IPv4Network(record.subnet).overlaps(self.subnet):
-                    raise SandboxError(f"the subnet {self.subnet} overlaps {record.subnet} of the sandbox {other}")
+                    raise SubnetTaken(f"the subnet {self.subnet} overlaps {record.subnet} of the sandbox {other}")
             ledger.claim(self.prefix)
             ledger.write_switch(self.prefix, ledger.SwitchRecord(subnet=str(self.subnet)))
         ip([f"netns add {self.netns}"])
@@ -112,6 +116,17 @@ table ip {nat_table(self.prefix)} {{
             _FORWARDING.write_text("1")
 
 
+def create_somewhere(prefix: str) -> Switch:
+    """Make a switch on a subnet that is free; several processes may ask at once."""
+    while True:
+        switch = Switch(prefix, free_subnet())
+        try:
+            switch.create()
+        except SubnetTaken:
+            continue
+        return switch
+
+
 def dismantle(prefix: str) -> None:
     """Remove what a switch made on this machine, as far as it is there; namespaces go with all that is in them."""
     attempt(["nft", "delete", "table", "ip", nat_table(prefix)])
@@ -138,7 +153,7 @@ def _restore_forwarding(leaving: str) -> None:
 
 
 def free_subnet() -> IPv4Network:
-    """A /24 below 172.30.0.0/16 that no route of this machine and no sandbox touches; not reserved by the asking."""
+    """A /24 below 172.30.0.0/16 that no route of this machine and no sandbox touches; asking reserves nothing."""
     taken = []
     for line in call(["ip", "-4", "route", "show", "table", "all"]).splitlines():
         words = line.split()

@@ -162,7 +162,7 @@ class Pools:
     def _prepare(self, directory: Path) -> PoolFacts:
         try:
             for part in (TEMPLATES, VOLUMES):
-                (directory / part).mkdir(mode=0o750, parents=True, exist_ok=True)
+                (directory / part).mkdir(mode=0o711, parents=True, exist_ok=True)
             if directory not in self._swept:
                 self._sweep(directory)
                 self._swept.add(directory)
@@ -206,6 +206,8 @@ def _drop_directory(directory: Path) -> None:
 def _publish(part: Path, target: Path) -> None:
     """Give a whole file its name. When another host was faster its file stays: both are the same image."""
     with part.open("rb") as file:
+        # libvirt gives it to its emulator's user when a guest needs it; nobody else on the host has a use for it.
+        os.fchmod(file.fileno(), 0o600)
         os.fsync(file.fileno())
     try:
         os.link(part, target)
