@@ -129,8 +129,10 @@ def list_page(
     is_recursive: bool | None,
     page_number: int | None,
     page_size: int | None,
+    vm_id: int | None = None,
+    static_nat: bool = False,
 ) -> tuple[list[dict[str, Any]], int]:
-    """Rules within the bounds of the call."""
+    """Rules within the bounds of the call; with `static_nat`, those on addresses that belong to one guest whole."""
     offset, limit = bounds(tx, page_number, page_size)
     within = scope(
         caller,
@@ -147,6 +149,11 @@ def list_page(
         where.append(port_forwarding_rule.c.id == rule_id)
     if public_ip_id is not None:
         where.append(port_forwarding_rule.c.public_ip_id == public_ip_id)
+    if vm_id is not None:
+        where.append(port_forwarding_rule.c.vm_id == vm_id)
+    whole = select(public_ip.c.id).where(public_ip.c.is_static_nat == 1)
+    on_whole = port_forwarding_rule.c.public_ip_id.in_(whole)
+    where.append(on_whole if static_nat else ~on_whole)
     if keyword:
         where.append(like(port_forwarding_rule.c.protocol, keyword))
     rows, count = page(tx, port_forwarding_rule, where, offset=offset, limit=limit)
