@@ -81,14 +81,22 @@ class ParamInfo:
     length: int
     authorize: bool
     wire: str | None
+    secret: bool = False
 
 
 def param(
-    description: str, *, default: Any = _REQUIRED, length: int = 255, authorize: bool = True, wire: str | None = None
+    description: str,
+    *,
+    default: Any = _REQUIRED,
+    length: int = 255,
+    authorize: bool = True,
+    wire: str | None = None,
+    secret: bool = False,
 ) -> Any:
     """Declare a parameter. `length` bounds strings; `authorize=False` skips the visibility check of an id
-    (only for commands whose service checks it in another way); `wire` gives a name that underscores cannot."""
-    info = ParamInfo(description, default is _REQUIRED, length, authorize, wire)
+    (only for commands whose service checks it in another way); `wire` gives a name that underscores cannot;
+    a `secret` is never repeated in an error."""
+    info = ParamInfo(description, default is _REQUIRED, length, authorize, wire, secret)
     if default is _REQUIRED:
         return field(metadata={"param": info})
     return field(default=default, metadata={"param": info})

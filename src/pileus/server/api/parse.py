@@ -222,7 +222,8 @@ def _value(spec: CommandSpec, field: Field, text: str) -> Any:
 
 
 def _invalid(spec: CommandSpec, field: Field, given: Any, error: PileusError) -> ParameterError:
-    shown = "" if field.is_password else f" {given if isinstance(given, str) else ','.join(map(str, given))}"[:100]
+    secret = field.is_password or field.info.secret
+    shown = "" if secret else f" {given if isinstance(given, str) else ','.join(map(str, given))}"[:100]
     return ParameterError(
         f"Unable to execute API command {spec.name.lower()} due to invalid value{shown} for parameter {field.wire}:"
         f" {error.text}",

@@ -260,7 +260,7 @@ def _host_name(url: str) -> str:
 def _tags(given: list[str]) -> list[str]:
     tags = [tag.strip() for tag in given if tag.strip()]
     if any(len(tag) > LONGEST_TAG for tag in tags):
-        raise ParameterError(f"a tag has at most {LONGEST_TAG} characters", parameter="hosttags")
+        raise ParameterError(f"a tag in hosttags has at most {LONGEST_TAG} characters", parameter="hosttags")
     return tags
 
 

@@ -191,7 +191,7 @@ def _place(url: str) -> tuple[PoolKind, str, str]:
 def _tags(text: str | None) -> list[str]:
     tags = [tag.strip() for tag in (text or "").split(",") if tag.strip()]
     if any(len(tag) > LONGEST_TAG for tag in tags):
-        raise ParameterError(f"a tag has at most {LONGEST_TAG} characters", parameter="tags")
+        raise ParameterError(f"a tag in tags has at most {LONGEST_TAG} characters", parameter="tags")
     return tags
 
 

@@ -53,7 +53,7 @@ class AddCluster(Params):
     cluster_type: str = param("type of the cluster: CloudManaged, ExternalManaged")
     url: str | None = param("the URL of an external manager of the cluster", default=None)
     username: str | None = param("the user name at the external manager", default=None)
-    password: str | None = param("the password at the external manager", default=None)
+    password: str | None = param("the password at the external manager", default=None, secret=True)
     allocation_state: str | None = param("Enabled or Disabled for new guests", default=None)
 
     def run(self, call: Call) -> View:

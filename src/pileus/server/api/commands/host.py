@@ -77,7 +77,9 @@ class AddHost(Params):
     hypervisor: str = param("hypervisor type of the host: KVM, Simulator")
     url: str = param("the host's name as a URL, such as http://host1")
     username: str = param("the user name at the host (kept for older clients, not used)")
-    password: str = param("the one-time secret, at least 16 characters, with which the host's agent enrols")
+    password: str = param(
+        "the one-time secret, at least 16 characters, with which the host's agent enrols", secret=True
+    )
     allocation_state: str | None = param("Enabled or Disabled for new guests", default=None)
     host_tags: list[str] | None = param("tags of the host", default=None)
 
@@ -103,7 +105,9 @@ class AddSecondaryStorage(Params):
 
     zone_id: Id[Zone] = param("the ID of the zone")
     url: str = param("the URL of the storage, such as nfs://server/export or file:///directory")
-    token: str | None = param("the one-time secret, at least 16 characters, of the serving agent", default=None)
+    token: str | None = param(
+        "the one-time secret, at least 16 characters, of the serving agent", default=None, secret=True
+    )
 
     def run(self, call: Call) -> View:
         return host.add_secondary_storage(call.tx, call.caller, zone_id=self.zone_id, url=self.url, token=self.token)

@@ -35,7 +35,7 @@ class Login(Params):
     """Opens a session. Send it by POST, so that the password stays out of logs."""
 
     username: str = param("user name")
-    password: str = param("password")
+    password: str = param("password", secret=True)
     domain: str | None = param("path of the domain of the user, as /a/b; ROOT unless given", default=None)
     domain_id: str | None = param("ID of the domain of the user", default=None)
 

@@ -90,7 +90,7 @@ class UpdateUser(Params):
     timezone: str | None = param("a time zone identifier", default=None)
     user_api_key: str | None = param("a new API key, together with usersecretkey", default=None)
     username: str | None = param("a new user name, unique in the domain", default=None)
-    user_secret_key: str | None = param("a new secret key, together with userapikey", default=None)
+    user_secret_key: str | None = param("a new secret key, together with userapikey", default=None, secret=True)
 
     def run(self, call: Call) -> View:
         return user.update(
