@@ -1,110 +1,42 @@
-"""Secondary storage as a host sees it: real HTTP sources, real images, real TLS."""
+"""What secondary storage takes in and what it refuses: real HTTP sources, real images."""
 
 import asyncio
 import bz2
 import gzip
 import hashlib
-import http.client
 import os
 import socket
 import ssl
 import struct
 import subprocess
-import threading
 from collections.abc import Callable, Iterator
 from contextlib import closing
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
 import pytest
-import trustme
 from pytest_httpserver import HTTPServer
+from storage_setup import (
+    MIB,
+    Authority,
+    Trickle,
+    authority,
+    downloaded,
+    files,
+    image,
+    order,
+    refusal,
+    settings,
+    with_options,
+)
 from werkzeug import Request, Response
 
-from pileus.agent.backend import Credentials, HostSettings
-from pileus.appliance.storage import DirectoryStore, create
-from pileus.wire.operations import DownloadTemplate, ImageFacts, ImageFormat, Reason, Refused
+from pileus.agent.backend import HostSettings
+from pileus.appliance.storage import create
+from pileus.wire.operations import ImageFormat, Reason, Refused
 
-LOOPBACK = ("127.0.0.0/8",)
-MIB = 1 << 20
-
-
-@dataclass
-class Authority:
-    """A CA, and what it has given out."""
-
-    directory: Path
-    ca: trustme.CA = field(default_factory=trustme.CA)
-
-    def issue(self, name: str) -> Credentials:
-        paths = [self.directory / f"{name}.{end}" for end in ("crt", "key", "ca")]
-        leaf = self.ca.issue_cert("127.0.0.1")
-        paths[0].write_bytes(b"".join(blob.bytes() for blob in leaf.cert_chain_pems))
-        leaf.private_key_pem.write_to_path(str(paths[1]))
-        self.ca.cert_pem.write_to_path(str(paths[2]))
-        return Credentials(*(str(path) for path in paths))
-
-
-@pytest.fixture
-def authority(tmp_path: Path) -> Authority:
-    return Authority(tmp_path)
-
-
-@pytest.fixture
-def settings(tmp_path: Path, authority: Authority) -> HostSettings:
-    state = tmp_path / "state"
-    state.mkdir()
-    return HostSettings("host-1", str(state), "127.0.0.1", authority.issue("store"), {"port": 0})
-
-
-@pytest.fixture
-def image(tmp_path: Path) -> bytes:
-    """A QCOW2 image of 4 MiB with something in it."""
-    raw, made = tmp_path / "made.raw", tmp_path / "made.qcow2"
-    raw.write_bytes(os.urandom(300_000) + bytes(4 * MIB - 300_000))
-    subprocess.run(["qemu-img", "convert", "-f", "raw", "-O", "qcow2", raw, made], check=True, timeout=60)
-    return made.read_bytes()
-
-
-def order(url: str, **changes: Any) -> DownloadTemplate:
-    values: dict[str, Any] = {
-        "name": "template-1",
-        "url": url,
-        "format": ImageFormat.QCOW2,
-        "checksum": "",
-        "max_bytes": 64 * MIB,
-        "allowed_cidrs": LOOPBACK,
-    }
-    return DownloadTemplate(**(values | changes))
-
-
-def files(settings: HostSettings) -> list[str]:
-    state = Path(settings.state_dir)
-    return sorted(str(path.relative_to(state)) for path in state.rglob("*") if path.is_file())
-
-
-async def downloaded(
-    settings: HostSettings, wanted: DownloadTemplate, told: list[tuple[int, str]] | None = None
-) -> ImageFacts:
-    store = create(settings)
-    await store.open()
-    try:
-        return await store.download(
-            wanted, lambda percent, text: told.append((percent, text)) if told is not None else None
-        )
-    finally:
-        await store.close()
-
-
-def refusal(settings: HostSettings, wanted: DownloadTemplate) -> Refused:
-    """The refusal of a download, which must leave nothing."""
-    with pytest.raises(Refused) as caught:
-        asyncio.run(asyncio.wait_for(downloaded(settings, wanted), 60))
-    assert files(settings) == []
-    return caught.value
-
+__all__ = ["authority", "image", "settings"]
 
 # ---- what works
 
@@ -356,6 +288,13 @@ def test_an_image_bigger_than_allowed_is_refused_before_it_is_fetched(
     assert refusal(settings, order(httpserver.url_for("/a"), max_bytes=1999)).reason is Reason.REJECTED
 
 
+def test_a_source_that_is_refused_is_hung_up_on_at_once(settings: HostSettings) -> None:
+    with Trickle(b"HTTP/1.1 200 OK\r\nContent-Length: 99999999999\r\n\r\nQFI\xfb") as source:
+        refused = refusal(settings, order(source.url))
+        assert source.left.wait(20)  # Nothing waits for the exception to be forgotten.
+    assert refused.reason is Reason.REJECTED
+
+
 def test_an_image_that_hides_its_size_is_refused_on_the_way(settings: HostSettings, httpserver: HTTPServer) -> None:
     def endless() -> Iterator[bytes]:
         yield b"QFI\xfb"
@@ -471,212 +410,3 @@ def test_a_header_that_is_odd_is_refused(
     odd[at : at + len(value)] = value
     httpserver.expect_request("/a").respond_with_data(bytes(odd))
     assert refusal(settings, order(httpserver.url_for("/a"))).reason is Reason.REJECTED
-
-
-# ---- serving
-
-
-@dataclass
-class Answer:
-    status: int
-    fields: dict[str, str]
-    body: bytes
-
-
-def asked(
-    store: DirectoryStore, settings: HostSettings, httpserver: HTTPServer, image: bytes, work: Callable[[str], Any]
-) -> Any:
-    """Have the image in the store and run `work` (with its URL) in a thread while the store serves."""
-    httpserver.expect_request("/a").respond_with_data(image)
-
-    async def story() -> Any:
-        await store.open()
-        try:
-            facts = await store.download(order(httpserver.url_for("/a")), lambda percent, text: None)
-            return await asyncio.to_thread(work, facts.url)
-        finally:
-            await store.close()
-
-    return asyncio.run(asyncio.wait_for(story(), 60))
-
-
-def get(url: str, credentials: Credentials, *, method: str = "GET", target: str = "", **fields: str) -> Answer:
-    context = ssl.create_default_context(cafile=credentials.ca)
-    if credentials.certificate:
-        context.load_cert_chain(credentials.certificate, credentials.key)
-    parts = urlsplit(url)
-    connection = http.client.HTTPSConnection(parts.hostname or "", parts.port, context=context, timeout=20)
-    with closing(connection):
-        connection.putrequest(method, target or parts.path, skip_accept_encoding=True)
-        for name, value in fields.items():
-            connection.putheader(name, value)
-        connection.endheaders()
-        response = connection.getresponse()
-        return Answer(response.status, dict(response.getheaders()), response.read())
-
-
-def test_a_host_with_a_certificate_gets_the_image_or_part_of_it(
-    settings: HostSettings, authority: Authority, httpserver: HTTPServer, image: bytes
-) -> None:
-    host = authority.issue("host")
-
-    def work(url: str) -> None:
-        assert get(url, host).body == image
-        head = get(url, host, method="HEAD")
-        assert (head.status, head.body, head.fields["Content-Length"]) == (200, b"", str(len(image)))
-        middle = get(url, host, Range="bytes=100-199")
-        assert (middle.status, middle.body) == (206, image[100:200])
-        assert middle.fields["Content-Range"] == f"bytes 100-199/{len(image)}"
-        assert get(url, host, Range="bytes=1000-").body == image[1000:]
-        assert get(url, host, Range="bytes=-10").body == image[-10:]
-        assert get(url, host, Range=f"bytes={len(image)}-").status == 416
-        assert get(url, host, Range="lines=1-2").status == 416
-
-    asked(create(settings), settings, httpserver, image, work)
-
-
-@pytest.mark.parametrize(
-    "target",
-    [
-        "/",
-        "/images",
-        "/images/",
-        "/images/.",
-        "/images/..",
-        "/images/../facts/template-1",
-        "/images/%2e%2e/facts/template-1",
-        "/facts/template-1",
-        "/images/template-2",
-        "/images//template-1",
-        "/images/template-1?x",
-        "http://x/images/template-1",
-    ],
-)
-def test_nothing_but_images_by_name_is_served(
-    settings: HostSettings, authority: Authority, httpserver: HTTPServer, image: bytes, target: str
-) -> None:
-    host = authority.issue("host")
-    answer = asked(create(settings), settings, httpserver, image, lambda url: get(url, host, target=target))
-    assert (answer.status, answer.body) == (404, b"")
-
-
-@pytest.mark.parametrize("method", ["POST", "PUT", "DELETE", "OPTIONS"])
-def test_images_can_only_be_read(
-    settings: HostSettings, authority: Authority, httpserver: HTTPServer, image: bytes, method: str
-) -> None:
-    host = authority.issue("host")
-    answer = asked(create(settings), settings, httpserver, image, lambda url: get(url, host, method=method))
-    assert answer.status == 405
-
-
-def test_a_symbolic_link_is_not_followed(
-    settings: HostSettings, authority: Authority, httpserver: HTTPServer, image: bytes
-) -> None:
-    host = authority.issue("host")
-
-    def work(url: str) -> Answer:
-        (Path(settings.state_dir) / "images/link").symlink_to(settings.credentials.key)
-        return get(url, host, target="/images/link")
-
-    assert asked(create(settings), settings, httpserver, image, work).status == 404
-
-
-def test_without_a_certificate_of_the_cloud_there_is_no_answer(
-    settings: HostSettings, tmp_path: Path, httpserver: HTTPServer, image: bytes
-) -> None:
-    elsewhere = tmp_path / "elsewhere"
-    elsewhere.mkdir()
-    stranger = Authority(elsewhere).issue("stranger")
-    ca = settings.credentials.ca
-
-    def work(url: str) -> None:
-        for credentials in (Credentials("", "", ca), Credentials(stranger.certificate, stranger.key, ca)):
-            with pytest.raises((ssl.SSLError, ConnectionError, http.client.HTTPException)):
-                get(url, credentials)
-
-    asked(create(settings), settings, httpserver, image, work)
-
-
-@pytest.mark.parametrize(
-    "sent",
-    [
-        b"nonsense\r\n\r\n",
-        b"GET /images/template-1 HTTP/1.0\r\n\r\n",
-        b"GET / HTTP/1.1\r\nContent-Length: 5\r\n\r\nhello",
-        b"GET /" + b"a" * 20000 + b" HTTP/1.1\r\n\r\n",
-    ],
-)
-def test_a_request_that_is_none_is_answered_and_hung_up_on(
-    settings: HostSettings, authority: Authority, httpserver: HTTPServer, image: bytes, sent: bytes
-) -> None:
-    host = authority.issue("host")
-
-    def work(url: str) -> bytes:
-        context = ssl.create_default_context(cafile=host.ca)
-        context.load_cert_chain(host.certificate, host.key)
-        parts = urlsplit(url)
-        address = (parts.hostname or "", parts.port or 0)
-        with (
-            closing(socket.create_connection(address, timeout=20)) as plain,
-            closing(context.wrap_socket(plain, server_hostname=parts.hostname)) as line,
-        ):
-            line.sendall(sent)
-            answer = b""
-            while part := line.recv(4096):
-                answer += part
-            return answer
-
-    answer = asked(create(settings), settings, httpserver, image, work)
-    assert answer.startswith(b"HTTP/1.1 400 ")
-
-
-def test_facts_and_stats_describe_this_machine(settings: HostSettings) -> None:
-    store = create(settings)
-    facts, stats = asyncio.run(store.facts()), asyncio.run(store.stats("host-1"))
-    assert facts.address == "127.0.0.1"
-    assert facts.memory_bytes > stats.memory_used_bytes > 0
-    assert stats.uuid == "host-1"
-
-
-class Trickle:
-    """A server on loopback that sends these bytes to the first who connects and then nothing, or hangs up."""
-
-    def __init__(self, sends: bytes, *, hang_up: bool = False) -> None:
-        self._sends = sends
-        self._hang_up = hang_up
-        self.sent = threading.Event()
-        self._end = threading.Event()
-        self._listening = socket.create_server(("127.0.0.1", 0))
-        self._thread = threading.Thread(target=self._serve)
-
-    @property
-    def url(self) -> str:
-        return f"http://127.0.0.1:{self._listening.getsockname()[1]}/a"
-
-    def __enter__(self) -> "Trickle":
-        self._listening.settimeout(20)
-        self._thread.start()
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._end.set()
-        self._thread.join(30)
-        self._listening.close()
-
-    def _serve(self) -> None:
-        with self._listening.accept()[0] as peer:
-            peer.recv(65536)
-            peer.sendall(self._sends)
-            self.sent.set()
-            if not self._hang_up:
-                self._end.wait(30)
-
-
-def with_options(settings: HostSettings, **options: Any) -> HostSettings:
-    return HostSettings(
-        settings.host_uuid,
-        settings.state_dir,
-        settings.address,
-        settings.credentials,
-        {**settings.options, **options},
-    )

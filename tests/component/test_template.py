@@ -1,123 +1,27 @@
-"""Templates: registering, listing, changing, sharing, deleting, cleaning up."""
+"""Templates: registering and listing."""
 
-from collections.abc import Iterator
-from contextlib import contextmanager
 from typing import Any
 
 import pytest
-from sqlalchemy import event as sa_event
-from sqlalchemy import select
-from vm_setup import deployed, submitted
+from api_client import Api, Person, admin, api
+from template_setup import GIB, copy_state, counted, counting, events_of, listed, names, permit, registered
 
 from pileus.server.config import change, keys
-from pileus.server.db.queries import count, template_on_pool
-from pileus.server.db.tables.event import event
-from pileus.server.db.tables.template import template, template_copy
-from pileus.server.db.transaction import Tx
-from pileus.server.domain.account import AccountType, Resource
+from pileus.server.domain.account import AccountType
 from pileus.server.domain.caller import Caller, root_caller
-from pileus.server.domain.errors import LimitExceeded, ParameterError, PermissionDenied, ResourceInUse
-from pileus.server.domain.ids import Id, OsType, Template
+from pileus.server.domain.errors import LimitExceeded, ParameterError, PermissionDenied
 from pileus.server.domain.storage import CopyState
 from pileus.server.events import types
 from pileus.server.hosts import operations
-from pileus.server.services import template as service
-from pileus.server.services import vm as vm_service
-from pileus.server.services.template import Registration
 from pileus.server.services.template_list import list_page
 from pileus.testing import World
 from pileus.testing.builders import root
 from pileus.wire.messages import Answer
 from pileus.wire.operations import DownloadTemplate, Reason, Refusal
 
-GIB = 1 << 30
-
-
-def registration(zone_id: int, **wishes: Any) -> Registration:
-    """A template for simulated hosts."""
-    values: dict[str, Any] = {
-        "name": "web",
-        "display_text": "Web server",
-        "url": "http://images.example/web.qcow2",
-        "format": "QCOW2",
-        "hypervisor": "Simulator",
-        "zone_id": zone_id,
-        "os_type_id": Id[OsType](1),
-    }
-    return Registration(**(values | wishes))
-
-
-def registered(world: World, caller: Caller, zone_id: int, **wishes: Any) -> Id[Template]:
-    """Register it; its download has not begun."""
-    with world.db.write() as tx:
-        view = service.register(tx, caller, registration(zone_id, **wishes))[0]
-        return Id(int(tx.scalar(select(template.c.id).where(template.c.uuid == view["id"]))))
-
-
-def listed(world: World, caller: Caller, wanted: str = "self", **filters: Any) -> list[dict[str, Any]]:
-    """listTemplates."""
-    given: dict[str, Any] = {
-        "template_ids": None,
-        "name": None,
-        "zone_id": None,
-        "hypervisor": None,
-        "account_name": None,
-        "domain_id": None,
-        "list_all": None,
-        "is_recursive": None,
-        "keyword": None,
-        "page": None,
-        "page_size": None,
-    }
-    with world.db.read() as tx:
-        views, found = list_page(tx, caller, template_filter=wanted, **(given | filters))
-    assert found == len(views)
-    return views
-
-
-def permit(tx: Tx, caller: Caller, template_id: Id[Template], **wishes: Any) -> None:
-    """updateTemplatePermissions."""
-    given = dict.fromkeys(("accounts", "operation", "is_public", "is_featured", "is_extractable"))
-    service.change_permissions(tx, caller, template_id, **(given | wishes))
-
-
-@contextmanager
-def counting(tx: Tx) -> Iterator[list[str]]:
-    """The statements run on the connection of a unit of work."""
-    statements: list[str] = []
-
-    def note(connection: Any, cursor: Any, statement: str, *rest: Any) -> None:
-        statements.append(statement)
-
-    sa_event.listen(tx.connection, "before_cursor_execute", note)
-    yield statements
-    sa_event.remove(tx.connection, "before_cursor_execute", note)
-
-
-def names(views: list[dict[str, Any]]) -> list[str]:
-    """Names but those that the world itself gave."""
-    return sorted(view["name"] for view in views if not view["name"].startswith("template-"))
-
-
-def copy_state(world: World, template_id: int) -> list[str]:
-    with world.db.read() as tx:
-        return list(
-            tx.execute(select(template_copy.c.state).where(template_copy.c.template_id == template_id)).scalars()
-        )
-
-
-def counted(world: World, caller: Caller) -> int:
-    with world.db.read() as tx:
-        return count.of(tx, count.ACCOUNT, caller.account_id)[Resource.TEMPLATE].used
-
-
-def events_of(world: World, template_id: int) -> list[str]:
-    with world.db.read() as tx:
-        found = select(event.c.type).where(event.c.resource_kind == "Template", event.c.resource_id == template_id)
-        return list(tx.execute(found.order_by(event.c.id)).scalars())
-
-
 # ---- registering
+
+__all__ = ["admin", "api"]
 
 
 def test_a_registered_template_is_downloaded_and_says_how_far_it_is(world: World) -> None:
@@ -438,213 +342,33 @@ def test_a_page_takes_the_same_number_of_queries_however_long_it_is(world: World
     assert asked[1] == asked[2]  # The first one filled the cache of settings.
 
 
-# ---- changing and sharing
+# ---- over the wire
 
 
-def changed(world: World, caller: Caller, template_id: Id[Template], **wishes: Any) -> dict[str, Any]:
-    """updateTemplate."""
-    given = dict.fromkeys(
-        ("name", "display_text", "os_type_id", "image_format", "bootable", "password_enabled", "requires_hvm")
-    )
-    with world.db.write() as tx:
-        return service.update(tx, caller, template_id, **(given | wishes))
-
-
-def test_a_description_can_change_and_the_image_cannot(world: World) -> None:
-    cloud, alice = world.cloud(hosts=1), world.account("alice")
-    template_id = world.template(cloud.zone, "old", owner=alice)
-    view = changed(
-        world, alice, template_id, name="new", display_text="New", password_enabled=True, bootable=False, os_type_id=2
-    )
-    assert (view["name"], view["display_text"], view["password_enabled"], view["bootable"]) == (
-        "new",
-        "New",
-        True,
-        False,
-    )
-    assert changed(world, alice, template_id, image_format="qcow2")["format"] == "QCOW2"
-    with pytest.raises(ParameterError) as caught:
-        changed(world, alice, template_id, image_format="RAW")
-    assert caught.value.parameter == "format"
-    assert types.TEMPLATE_UPDATE in events_of(world, template_id)
-
-
-def test_seeing_a_template_is_not_owning_it(world: World) -> None:
-    cloud, alice, bob = world.cloud(hosts=1), world.account("alice"), world.account("bob")
-    template_id = world.template(cloud.zone, owner=bob)
-    with pytest.raises(PermissionDenied):
-        changed(world, alice, template_id, name="mine")
-    with pytest.raises(PermissionDenied), world.db.write() as tx:
-        permit(tx, alice, template_id, is_public=False)
-    with pytest.raises(PermissionDenied), world.db.write() as tx:
-        service.delete(tx, alice, template_id, None)
-    with pytest.raises(PermissionDenied), world.db.read() as tx:
-        service.permissions(tx, alice, template_id)
-
-
-def test_sharing_lets_accounts_use_a_private_template_until_it_is_taken_back(world: World) -> None:
-    cloud, alice, bob = world.cloud(hosts=1), world.account("alice"), world.account("bob")
-    template_id = world.template(cloud.zone, "private", owner=bob, is_public=0, is_featured=0)
-    for operation, accounts, seen in (
-        ("add", ["alice"], ["private"]),
-        ("add", ["alice"], ["private"]),
-        ("remove", ["alice"], []),
-        ("add", ["alice"], ["private"]),
-        ("reset", None, []),
-    ):
-        with world.db.write() as tx:
-            permit(tx, bob, template_id, accounts=accounts, operation=operation)
-        assert names(listed(world, alice, "sharedexecutable")) == seen
-        with world.db.read() as tx:
-            assert service.permissions(tx, bob, template_id)["account"] == (["alice"] if seen else [])
-
-
-@pytest.mark.parametrize(
-    ("wishes", "parameter"),
-    [
-        ({"operation": "give", "accounts": ["alice"]}, "op"),
-        ({"accounts": ["alice"]}, "op"),
-        ({"operation": "add"}, "accounts"),
-        ({"operation": "add", "accounts": ["alice", "nobody"]}, "accounts"),
-    ],
-)
-def test_sharing_that_makes_no_sense_is_refused(world: World, wishes: dict[str, Any], parameter: str) -> None:
+def test_the_answer_of_a_registration_is_a_list_and_everything_round_trips(
+    world: World, api: Api, admin: Person
+) -> None:
     cloud = world.cloud(hosts=1)
-    world.account("alice")
-    with pytest.raises(ParameterError) as caught, world.db.write() as tx:
-        permit(tx, root(), cloud.template, **wishes)
-    assert caught.value.parameter == parameter
-
-
-def test_featuring_is_for_root_administrators(world: World) -> None:
-    cloud, alice = world.cloud(hosts=1), world.account("alice")
-    template_id = world.template(cloud.zone, "mine", owner=alice, is_featured=0)
-    with pytest.raises(PermissionDenied), world.db.write() as tx:
-        permit(tx, alice, template_id, is_featured=True)
-    with world.db.write() as tx:
-        permit(tx, root(), template_id, is_featured=True)
-    assert "mine" in names(listed(world, alice, "featured"))
-
-
-# ---- deleting
-
-
-def deletion(world: World, caller: Caller, template_id: Id[Template], zone_id: int | None = None) -> str:
-    with world.db.write() as tx:
-        return service.delete(tx, caller, template_id, zone_id)
-
-
-def test_a_deleted_template_is_gone_from_lists_limits_and_storage(world: World) -> None:
-    cloud, alice = world.cloud(hosts=1), world.account("alice")
-    template_id = world.template(cloud.zone, "mine", owner=alice)
-    world.result(deletion(world, alice, template_id))
-    assert listed(world, alice) == []
-    assert counted(world, alice) == 0
-    assert len(world.stores[cloud.storage].images) == 1
-    assert copy_state(world, template_id) == []
-    world.assert_nothing_left()
-
-
-def test_a_template_deleted_in_one_zone_stays_in_the_others_and_does_not_come_back(world: World) -> None:
-    first, second = world.cloud(hosts=1), world.cloud(hosts=1)
-    template_id = registered(world, root(), -1)
+    asked = {
+        "name": "<b>web</b>",
+        "displaytext": "x",
+        "url": "http://images.example/a.qcow2.gz",
+        "format": "QCOW2",
+        "hypervisor": "simulator",
+        "ostypeid": 1,
+    }
+    body = api.ok(admin, "registerTemplate", **asked, zoneid=-1, **{"details[0].key": "a", "details[0].value": "b"})
+    (made,) = body["template"]
+    assert (body["count"], made["name"], made["crossZones"], made["details"]) == (1, "<b>web</b>", True, {"a": "b"})
     world.settle()
-    world.result(deletion(world, root(), template_id, first.zone))
-    world.reconcile("template-download")
-    world.settle()
-    (view,) = listed(world, root(), "all", name="web")
-    assert listed(world, root(), "all", name="web", zone_id=second.zone) == [view]
-    assert counted(world, root()) == 3
-    world.result(deletion(world, root(), template_id, second.zone))
-    assert listed(world, root(), "all", name="web") == []
-    assert counted(world, root()) == 2
-
-
-def test_a_zone_the_template_is_not_in_is_named(world: World) -> None:
-    cloud = world.cloud(hosts=1)
-    with pytest.raises(ParameterError) as caught:
-        deletion(world, root(), cloud.template, world.zone())
-    assert caught.value.parameter == "zoneid"
-
-
-def test_a_template_that_volumes_are_being_made_from_is_in_use_until_they_are_there(world: World) -> None:
-    cloud, alice = world.cloud(hosts=1), world.account("alice")
-    job_uuid, vm_id = submitted(world, alice, cloud)
-    with pytest.raises(ResourceInUse):
-        deletion(world, root(), cloud.template)
-    world.result(job_uuid)
-    world.result(deletion(world, root(), cloud.template))
-    with world.db.write() as tx:
-        stop_job, _ = vm_service.stop(tx, alice, vm_id, forced=True)
-    world.result(stop_job)
-    with world.db.write() as tx:
-        start_job, _ = vm_service.start(tx, alice, vm_id, host_id=None)
-    world.result(start_job)
-    world.assert_nothing_left()
-
-
-def test_a_template_can_be_deleted_while_it_is_being_downloaded(world: World) -> None:
-    cloud, alice = world.cloud(hosts=1), world.account("alice")
-    template_id = registered(world, alice, cloud.zone)
-    world.refuses_delivery = lambda waiting: True
-    for _ in range(20):
-        world.turn()
-    world.refuses_delivery = lambda waiting: False
-    world.result(deletion(world, alice, template_id))
-    assert copy_state(world, template_id) == []
-    world.assert_nothing_left()
-
-
-# ---- pools
-
-
-def on_pools(world: World, template_id: int) -> list[str]:
-    with world.db.read() as tx:
-        return [str(each.state) for each in template_on_pool.of_template(tx, template_id)]
-
-
-def pool_templates(world: World) -> int:
-    return sum(len(pool.templates) for pool in world.hosts.world.pools.values())
-
-
-def cleaned(world: World, *, after_seconds: float) -> None:
-    world.clock.advance(after_seconds)
-    world.reconcile("template-cleanup")
-    world.settle()
-
-
-def test_a_template_leaves_a_pool_once_it_is_unused_for_long_and_comes_back_when_needed(world: World) -> None:
-    cloud, alice = world.cloud(hosts=1), world.account("alice")
-    vm_id = deployed(world, alice, cloud)
-    cleaned(world, after_seconds=2 * 86400)
-    assert on_pools(world, cloud.template) == ["Ready"]
-    with world.db.write() as tx:
-        job_uuid, _ = vm_service.destroy(tx, root(), vm_id, expunge=True)
-    world.result(job_uuid)
-    with world.db.write() as tx:
-        change(tx, keys.storage_template_cleanup_enabled, "false", user_id=1)
-    cleaned(world, after_seconds=2 * 86400)
-    assert on_pools(world, cloud.template) == ["Ready"]
-    with world.db.write() as tx:
-        change(tx, keys.storage_template_cleanup_enabled, "true", user_id=1)
-    cleaned(world, after_seconds=1)
-    assert on_pools(world, cloud.template) == []
-    assert pool_templates(world) == 0
-    deployed(world, alice, cloud)
-    assert on_pools(world, cloud.template) == ["Ready"]
-    world.assert_nothing_left()
-
-
-def test_a_deleted_template_leaves_a_pool_with_its_last_clone(world: World) -> None:
-    cloud, alice = world.cloud(hosts=1), world.account("alice")
-    vm_id = deployed(world, alice, cloud)
-    world.result(deletion(world, root(), cloud.template))
-    cleaned(world, after_seconds=3600)
-    assert pool_templates(world) == 1
-    with world.db.write() as tx:
-        job_uuid, _ = vm_service.destroy(tx, root(), vm_id, expunge=True)
-    world.result(job_uuid)
-    cleaned(world, after_seconds=3600)
-    assert pool_templates(world) == 0
-    assert on_pools(world, cloud.template) == []
-    world.assert_nothing_left()
+    (seen,) = api.ok(admin, "listTemplates", templatefilter="self", id=made["id"])["template"]
+    assert (seen["isready"], seen["status"]) == (True, "Download Complete")
+    code, text = api.error(admin, "registerTemplate", **asked)
+    assert code == 431
+    assert "zoneid" in text
+    code, _ = api.error(admin, "registerTemplate", **(asked | {"format": "VHD"}), zoneid=cloud.zone)
+    assert code == 431
+    started = api.ok(admin, "deleteTemplate", id=made["id"])
+    world.result(started["jobid"])
+    assert api.ok(admin, "listTemplates", templatefilter="self", name="<b>web</b>") == {}
+    assert api.ok(admin, "listVolumes", listall=True) == {}

@@ -100,8 +100,8 @@ def fetched(
         with closing(cut):
             for _ in range(MAX_REDIRECTS + 1):
                 connection = _connect(url, allowed, patience, cut, tls)
-                with closing(connection):
-                    response = _ask(connection, url)
+                # The response keeps the line open when the connection object has let go of it already.
+                with closing(connection), closing(_ask(connection, url)) as response:
                     if response.status in _REDIRECTS:
                         url = _next(url, response)
                         continue

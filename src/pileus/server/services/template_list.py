@@ -18,6 +18,7 @@ from pileus.server.db.tables.template import os_type, template, template_copy
 from pileus.server.db.transaction import Tx
 from pileus.server.domain.caller import Caller
 from pileus.server.domain.errors import PermissionDenied
+from pileus.server.domain.host import Hypervisor
 from pileus.server.domain.storage import CopyState
 from pileus.server.services.choice import one_of
 from pileus.server.services.paging import bounds
@@ -89,7 +90,7 @@ def list_page(
     if zone_id is not None:
         where.append(template_copy.c.zone_id == zone_id)
     if hypervisor is not None:
-        where.append(template.c.hypervisor == hypervisor)
+        where.append(template.c.hypervisor == one_of(Hypervisor, hypervisor, "hypervisor"))
     if keyword:
         where.append(or_(like(template.c.name, keyword), like(template.c.display_text, keyword)))
     rows, count = templates.page_of_copies(tx, where, offset=offset, limit=limit)
