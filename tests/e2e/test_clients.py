@@ -49,7 +49,7 @@ def test_libcloud_lists_deploys_stops_and_destroys(simulated_cloud: Cloud) -> No
     assert node.private_ips[0].startswith("10.1.1.")
     assert "by-libcloud" in [each.name for each in driver.list_nodes()]
 
-    assert driver.ex_stop(node) == NodeState.STOPPED
+    assert driver.ex_stop(node) == "Stopped"
     assert driver.destroy_node(node)
     living = [each.name for each in driver.list_nodes() if each.state == NodeState.RUNNING]
     assert "by-libcloud" not in living
