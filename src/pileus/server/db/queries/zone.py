@@ -46,8 +46,16 @@ def users_of(tx: Tx, zone_id: int) -> dict[str, int]:
         "virtual machines": vm,
         "IP ranges": vlan_ip_range,
     }
+    # The zone's own public network goes with it.
+    besides = {"networks": [network.c.is_system == 0]}
     counts = {
-        name: int(tx.scalar(select(func.count()).select_from(t).where(t.c.live == 1, t.c.zone_id == zone_id)))
+        name: int(
+            tx.scalar(
+                select(func.count())
+                .select_from(t)
+                .where(t.c.live == 1, t.c.zone_id == zone_id, *besides.get(name, ()))
+            )
+        )
         for name, t in tables.items()
     }
     return {name: n for name, n in counts.items() if n}
@@ -57,6 +65,8 @@ def remove(tx: Tx, zone_id: int) -> None:
     """Take a zone out of use."""
     change(tx, zone_id, live=None, removed_at=tx.now)
     tx.execute(delete(zone_vnet).where(zone_vnet.c.zone_id == zone_id))
+    systems = update(network).where(network.c.zone_id == zone_id, network.c.is_system == 1, network.c.live == 1)
+    tx.execute(systems.values(live=None, on_demand_key=None, removed_at=tx.now))
 
 
 def set_vnets(tx: Tx, zone_id: int, first: int, last: int) -> list[int]:
