@@ -68,7 +68,7 @@ def scope(
     431 for an account that is not there, 531 for an account or a domain that is not the caller's to see.
     """
     if account is not None:
-        return Scope(account_id=_account(tx, caller, account, domain_id)["id"])
+        return Scope(account_id=named_account(tx, caller, account, domain_id)["id"])
     if domain_id is not None:
         if not caller.is_admin and caller.role not in _SUBTREE_ROLES:
             if domain_id != caller.domain_id:
@@ -91,7 +91,7 @@ def owner(tx: Tx, caller: Caller, account: str | None, domain_id: int | None) ->
         if domain_id is not None and domain_id != caller.domain_id:
             raise ParameterError("account is required when domainid is given", parameter="account")
         return Owner(caller.account_id, caller.domain_id, caller.user_id)
-    row = _account(tx, caller, account, domain_id)
+    row = named_account(tx, caller, account, domain_id)
     if row["state"] != AccountState.ENABLED:
         raise PermissionDenied(f"account {row['name']} is {row['state']}")
     return Owner(int(row["id"]), int(row["domain_id"]), caller.user_id)
@@ -183,7 +183,7 @@ def _path(tx: Tx, domain_id: int) -> str:
     return str(path)
 
 
-def _account(tx: Tx, caller: Caller, name: str, domain_id: int | None) -> RowMapping:
+def named_account(tx: Tx, caller: Caller, name: str, domain_id: int | None) -> RowMapping:
     """The live account of this name, in the domain given or the caller's own."""
     where = caller.domain_id if domain_id is None else domain_id
     if not caller.is_admin and caller.role not in _SUBTREE_ROLES:

@@ -121,9 +121,14 @@ def default_limit(tx: Tx, resource: Resource, maximum: int, *, exempt_types: tup
     )
 
 
-def put(tx: Tx, owner: str, owner_id: int, resource: Resource, used: int) -> None:
-    """Correct a count to what a recount found."""
+def hold(tx: Tx, owner: str, owner_id: int, resource: Resource) -> None:
+    """Let nobody claim or release until this transaction ends: for a recount."""
     open_counts(tx, owner, owner_id, {resource: UNLIMITED})
+    tx.execute(update(resource_count).where(_matches(owner, owner_id, resource)).values(used=resource_count.c.used))
+
+
+def put(tx: Tx, owner: str, owner_id: int, resource: Resource, used: int) -> None:
+    """Correct a count that is held to what a recount found."""
     tx.execute(update(resource_count).where(_matches(owner, owner_id, resource)).values(used=used))
 
 
