@@ -12,16 +12,15 @@ from pileus.server.db.queries import incarnation
 from pileus.server.db.queries import vm as vms
 from pileus.server.db.queries.incarnation import Life
 from pileus.server.db.tables.host import host, host_operation
-from pileus.server.db.tables.network import nic
 from pileus.server.db.tables.vm import vm
 from pileus.server.db.transaction import Tx
 from pileus.server.db.transition import transition
 from pileus.server.domain.host import HostState
 from pileus.server.domain.vm import VM, LifeState, VmKind, VmState
-from pileus.server.elements import virtual_router
 from pileus.server.hosts import operations
-from pileus.server.jobs.reconciler import trigger
+from pileus.server.workflows.router_lost import lost
 from pileus.server.workflows.vm_record import stopped
+from pileus.server.workflows.vm_spec import queue_of, stop
 from pileus.wire.messages import VmChange, VmSeen
 from pileus.wire.operations import AnyOperation, Reason, Refusal, StopRouter, StopVm
 
@@ -68,7 +67,7 @@ def finish_endings(tx: Tx) -> int:
     ended = 0
     for life in incarnation.in_state(tx, LifeState.ENDING):
         row = vms.by_id(tx, life.vm_id)
-        if row["kind"] == VmKind.USER and not _held(tx, row) and _is_ended(tx, row, life):
+        if row["kind"] == VmKind.USER and not vms.has_open_job(tx, row["id"]) and _is_ended(tx, row, life):
             ended += incarnation.over(tx, life)
     return ended
 
@@ -93,19 +92,18 @@ def _is_ended(tx: Tx, row: RowMapping, life: Life) -> bool:
 def _missing(tx: Tx, life: Life, why: str = "its host does not run it any more") -> None:
     """A life that is not there: over, unless its job is about to begin or end it."""
     row = vms.by_id(tx, life.vm_id)
-    if _held(tx, row):
+    if row["kind"] != VmKind.USER:
+        lost(tx, life.vm_id, epoch=life.epoch, why=why)
+        return
+    if vms.has_open_job(tx, life.vm_id):
         return
     if life.state is LifeState.LIVE:
         # What is left of it on the host (a definition, bridges) goes too.
         _request_stop(tx, life.host_id, row, life.epoch, f"gone.{row['uuid']}.{life.epoch}.{tx.now}")
     incarnation.over(tx, life)
-    if not transition(tx, vm, life.vm_id, VM, VmState.STOPPED, frm=VmState.RUNNING):
-        return
-    log.warning("guest stopped by itself", vm=row["instance_name"], host=life.host_id, why=why)
-    if row["kind"] == VmKind.USER:
+    if transition(tx, vm, life.vm_id, VM, VmState.STOPPED, frm=VmState.RUNNING):
+        log.warning("guest stopped by itself", vm=row["instance_name"], host=life.host_id, why=why)
         stopped(tx, row, why)
-    else:
-        trigger(tx, virtual_router.RECONCILER)
 
 
 def _end_stray(tx: Tx, host_id: int, seen: VmSeen) -> None:
@@ -128,18 +126,4 @@ def _end_stray(tx: Tx, host_id: int, seen: VmSeen) -> None:
 
 
 def _request_stop(tx: Tx, host_id: int, row: RowMapping, epoch: int, operation_id: str) -> None:
-    name = row["instance_name"]
-    if row["kind"] == VmKind.USER:
-        order: AnyOperation = StopVm(name, row["uuid"], epoch, forced=True)
-        queue = f"vm:{name}"
-    else:
-        order, queue = StopRouter(name, row["uuid"], epoch), f"router:{name}"
-    operations.request(tx, host_id, order, operation_id=operation_id, queue=queue)
-
-
-def _held(tx: Tx, row: RowMapping) -> bool:
-    """Whether a job holds a guest, or the network of a router."""
-    if row["kind"] == VmKind.USER:
-        return vms.has_open_job(tx, row["id"])
-    networks = tx.execute(select(nic.c.network_id).where(nic.c.live == 1, nic.c.vm_id == row["id"])).scalars()
-    return any(vms.has_open_job_on(tx, f"network:{network_id}") for network_id in networks)
+    operations.request(tx, host_id, stop(row, epoch, forced=True), operation_id=operation_id, queue=queue_of(row))

@@ -17,10 +17,12 @@ from pileus.server.domain.network import NetworkState
 from pileus.server.domain.vm import VmKind, VmState
 from pileus.server.elements import virtual_router
 from pileus.server.events import types
+from pileus.server.hosts import operations
 from pileus.server.jobs.reconciler import trigger
 from pileus.server.jobs.submit import submit
 from pileus.server.workflows.network_implement import network_implement
 from pileus.server.workflows.router_start import end_life, happened
+from pileus.wire.operations import StopRouter
 
 ACTIVE = (VmState.STARTING, VmState.RUNNING, VmState.STOPPING, VmState.MIGRATING, VmState.UNKNOWN)
 """States of guests that use their networks."""
@@ -33,10 +35,20 @@ def lost(tx: Tx, vm_id: int, *, epoch: int, why: str) -> bool:
     """End the router's life of this epoch, because its host says that it is not there.
 
     Only a router that was Running: one that is being started or stopped is in the hands of that job. False then.
+    Its host is asked to take away what may be left of it.
     """
     router = routers.by_id(tx, vm_id)
-    if router is None or router.state is not VmState.RUNNING or not end_life(tx, router, epoch):
+    if router is None or router.life is None or router.state is not VmState.RUNNING:
         return False
+    if not end_life(tx, router, epoch):
+        return False
+    operations.request(
+        tx,
+        router.life.host_id,
+        StopRouter(router.name, router.uuid, epoch),
+        operation_id=f"lost.{router.uuid}.{epoch}",
+        queue=router.queue,
+    )
     happened(
         tx,
         router,
