@@ -2,6 +2,6 @@
 
 from api_client import admin, api
 
-from pileus.testing.fixtures import clock, db, world
+from pileus.testing.fixtures import clock, database_kind, db, pytest_generate_tests, world
 
-__all__ = ["admin", "api", "clock", "db", "world"]
+__all__ = ["admin", "api", "clock", "database_kind", "db", "pytest_generate_tests", "world"]

@@ -1,5 +1,12 @@
-"""A real database, a clock that stands still, and the world around them."""
+"""A real database, a clock that stands still, and the world around them: each test runs on every kind of database."""
 
-from pileus.testing.fixtures import clock, db, world
+import pytest
 
-__all__ = ["clock", "db", "world"]
+from pileus.testing.fixtures import clock, database_kind, db, pytest_generate_tests, world
+
+__all__ = ["clock", "database_kind", "db", "pytest_generate_tests", "world"]
+
+
+@pytest.fixture(autouse=True)
+def _on_every_kind(database_kind: str) -> None:
+    """The soundness harness opens worlds of its own."""

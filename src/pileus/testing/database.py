@@ -1,6 +1,6 @@
-"""A fresh database for one test: SQLite in a directory, or the server that PILEUS_TEST_DATABASE names.
+"""A fresh database for one test, of the kind in use: SQLite in a directory, or a private PostgreSQL or MariaDB server.
 
-On a server every table is dropped first: the variable must name a database that holds nothing of value.
+PILEUS_TEST_DATABASES ("sqlite,postgresql,mariadb") says which kinds suites run on; without it, SQLite alone.
 """
 
 import atexit
@@ -10,6 +10,7 @@ import sqlite3
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
+from contextvars import ContextVar
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -20,50 +21,106 @@ from pileus.server.db.clock import Clock
 from pileus.server.db.seed import seed
 from pileus.server.db.tables import metadata
 from pileus.server.db.transaction import Database
+from pileus.testing import servers
 from pileus.testing.clock import FakeClock
+from pileus.testing.stock import Stock
 
-VARIABLE = "PILEUS_TEST_DATABASE"
+VARIABLE = "PILEUS_TEST_DATABASES"
+KINDS = ("sqlite", "postgresql", "mariadb")
+
+_kind: ContextVar[str] = ContextVar("kind of database", default=KINDS[0])
+
+
+def kinds() -> tuple[str, ...]:
+    """The kinds that suites run on. Raises ValueError for one that does not exist."""
+    named = tuple(word.strip() for word in os.environ.get(VARIABLE, KINDS[0]).split(",") if word.strip())
+    if not named or not set(named) <= set(KINDS):
+        raise ValueError(f"{VARIABLE}: a list of {', '.join(KINDS)} is wanted")
+    return named
+
+
+def kind_in_use() -> str:
+    """The kind that `fresh_database` makes here."""
+    return _kind.get()
+
+
+@contextmanager
+def using(kind: str) -> Iterator[None]:
+    """Databases made within the block are of this kind."""
+    token = _kind.set(kind)
+    try:
+        yield
+    finally:
+        _kind.reset(token)
 
 
 @contextmanager
 def fresh_database(directory: Path, clock: Clock) -> Iterator[Database]:
     """A database with all tables and the seed of a new cloud; closed at the end of the block."""
-    named = os.environ.get(VARIABLE)
-    if named is None:
+    if kind_in_use() == "sqlite":
         file = directory / "pileus.db"
         shutil.copyfile(_pattern(), file)
-        db = Database(f"sqlite:///{file}", clock)
-        _need_not_last(db)
-    else:
-        db = Database(named, clock)
-        metadata.drop_all(db.writing)
-        _fill(db)
-    try:
+        with _closing(_sqlite(file, clock)) as db:
+            yield db
+        return
+    stock = _stock(kind_in_use())
+    with stock.lent() as url, _closing(Database(url, clock)) as db:
         yield db
-    finally:
-        db.dispose()
 
 
 @contextmanager
 def copied_database(source: Database, directory: Path, clock: Clock) -> Iterator[Database]:
-    """A copy of a SQLite database, closed at the end of the block."""
+    """A copy of a database that `fresh_database` made, closed at the end of the block."""
+    if not source.is_sqlite:
+        stock = _stock("postgresql" if source.url.get_backend_name() == "postgresql" else "mariadb")
+        with stock.lent(source) as url, _closing(Database(url, clock)) as db:
+            yield db
+        return
     file = directory / "pileus.db"
     with sqlite3.connect(str(source.url.database)) as held, sqlite3.connect(file) as copy:
         held.backup(copy)
     held.close()
     copy.close()
-    db = Database(f"sqlite:///{file}", clock)
-    _need_not_last(db)
+    with _closing(_sqlite(file, clock)) as db:
+        yield db
+
+
+@contextmanager
+def blank_database(directory: Path) -> Iterator[str]:
+    """URL of a database without tables, gone at the end of the block."""
+    if kind_in_use() == "sqlite":
+        yield f"sqlite:///{directory / 'blank.db'}"
+        return
+    server, name = _server(kind_in_use()), f"pileus_blank_{os.urandom(4).hex()}"
+    url = server.create(name)
+    try:
+        yield url
+    finally:
+        server.drop(name)
+
+
+def fill(db: Database) -> None:
+    """All tables, and the seed of a new cloud."""
+    metadata.create_all(db.writing)
+    with db.write() as tx:
+        seed(tx)
+
+
+@contextmanager
+def _closing(db: Database) -> Iterator[Database]:
     try:
         yield db
     finally:
         db.dispose()
 
 
-def _fill(db: Database) -> None:
-    metadata.create_all(db.writing)
-    with db.write() as tx:
-        seed(tx)
+def _server(kind: str) -> servers.DatabaseServer:
+    return servers.postgresql() if kind == "postgresql" else servers.mariadb()
+
+
+@cache
+def _stock(kind: str) -> Stock:
+    return Stock(_server(kind), fill)
 
 
 @cache
@@ -72,17 +129,18 @@ def _pattern() -> Path:
     directory = tempfile.mkdtemp(prefix="pileus-test-")
     atexit.register(shutil.rmtree, directory, ignore_errors=True)
     file = Path(directory, "pattern.db")
-    db = Database(f"sqlite:///{file}", FakeClock())
-    _fill(db)
-    db.dispose()
+    with _closing(Database(f"sqlite:///{file}", FakeClock())) as db:
+        fill(db)
     return file
 
 
-def _need_not_last(db: Database) -> None:
+def _sqlite(file: Path, clock: Clock) -> Database:
     """No test outlives its machine: commits need not reach the disk."""
+    db = Database(f"sqlite:///{file}", clock)
 
     def connected(connection: Any, _record: Any) -> None:
         connection.execute("PRAGMA synchronous=OFF")
 
     for engine in (db.writing, db.reading):
         event.listen(engine, "connect", connected)
+    return db

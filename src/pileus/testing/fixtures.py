@@ -1,4 +1,7 @@
-"""Fixtures for suites on a real database: a `conftest.py` imports those it wants."""
+"""Fixtures for suites on a real database: a `conftest.py` imports those it wants.
+
+With `pytest_generate_tests` among them, every test that needs a database runs on each kind of `database.kinds`.
+"""
 
 from collections.abc import Iterator
 from pathlib import Path
@@ -7,11 +10,26 @@ import pytest
 
 from pileus.server.db.transaction import Database
 from pileus.testing.clock import FakeClock
+from pileus.testing.database import kinds, using
 from pileus.testing.world import World
 
 
+def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
+    """Once per kind of database; names of tests stay as they are where there is but one."""
+    if "database_kind" in metafunc.fixturenames and len(kinds()) > 1:
+        metafunc.parametrize("database_kind", kinds(), indirect=True, scope="function")
+
+
 @pytest.fixture
-def world(tmp_path: Path) -> Iterator[World]:
+def database_kind(request: pytest.FixtureRequest) -> Iterator[str]:
+    """The kind of every database that the test makes."""
+    kind: str = getattr(request, "param", kinds()[0])
+    with using(kind):
+        yield kind
+
+
+@pytest.fixture
+def world(tmp_path: Path, database_kind: str) -> Iterator[World]:
     """Database, clock, engine and simulated hosts of one cloud."""
     with World.open(tmp_path) as opened:
         yield opened

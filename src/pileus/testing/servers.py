@@ -47,6 +47,10 @@ class DatabaseServer:
         """For `Database`, as the user `pileus`."""
         return self._url(USER, database, driver or self.driver).render_as_string()
 
+    def admin_url(self, database: str) -> str:
+        """For the server's administrator."""
+        return self._url(self.admin, database, self.driver).render_as_string()
+
     def administer(self, *statements: str) -> None:
         """Run statements as the server's administrator."""
         self._run(self.admin, self.admin_database, *statements)

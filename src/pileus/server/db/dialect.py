@@ -32,13 +32,15 @@ _MYSQL = (
 
 
 def connect_arguments(url: URL) -> dict[str, Any]:
-    """Arguments of the driver's `connect` for a database with several writers; what the URL says goes first."""
+    """Arguments of the driver's `connect` for a database with several writers; what the URL says wins."""
     if url.get_backend_name() in MYSQL:
         arguments = {"charset": "utf8mb4", "init_command": _MYSQL, "connect_timeout": _CONNECT_SECONDS}
     else:
-        options = " ".join(f"-c {name}={value}" for name, value in _POSTGRESQL.items())
-        arguments = {"options": options, "connect_timeout": _CONNECT_SECONDS}
-    return {name: value for name, value in arguments.items() if name not in url.query}
+        options = [f"-c {name}={value}" for name, value in _POSTGRESQL.items()]
+        if "options" in url.query:
+            options.append(str(url.query["options"]))
+        arguments = {"options": " ".join(options), "connect_timeout": _CONNECT_SECONDS}
+    return {name: value for name, value in arguments.items() if name == "options" or name not in url.query}
 
 
 def pass_given_keys(connection: Connection, table: Table) -> None:
