@@ -187,3 +187,29 @@ def test_facts_and_stats_describe_this_machine(settings: HostSettings) -> None:
     assert facts.address == "127.0.0.1"
     assert facts.memory_bytes > stats.memory_used_bytes > 0
     assert stats.uuid == "host-1"
+
+
+def test_closing_breaks_off_open_connections_without_a_fault(settings: HostSettings, authority: Authority) -> None:
+    host = authority.issue("host")
+    faults: list[dict[str, Any]] = []
+
+    async def story() -> None:
+        asyncio.get_running_loop().set_exception_handler(lambda loop, context: faults.append(context))
+        store = create(settings)
+        await store.open()
+        url = urlsplit(store.url_of("none"))
+        context = ssl.create_default_context(cafile=host.ca)
+        context.load_cert_chain(host.certificate, host.key)
+        reader, writer = await asyncio.open_connection(url.hostname, url.port, ssl=context)
+        writer.write(b"HEAD /images/none HTTP/1.1\r\n\r\n")
+        await reader.readuntil(b"\r\n")
+        second, other = await asyncio.open_connection(url.hostname, url.port, ssl=context)
+        other.write(b"HEAD")
+        await other.drain()
+        await store.close()
+        assert await second.read() == b""
+        for each in (writer, other):
+            each.close()
+
+    asyncio.run(asyncio.wait_for(story(), 60))
+    assert faults == []

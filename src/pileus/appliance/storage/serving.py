@@ -25,6 +25,7 @@ _CHUNK_BYTES = 1 << 18
 _HEAD_BYTES = 16384
 _HEAD_SECONDS = 30.0
 _WRITE_SECONDS = 120.0
+_GOODBYE_SECONDS = 5.0
 _RANGE = re.compile(r"bytes=(\d*)-(\d*)")
 _TEXTS = {
     200: "OK",
@@ -56,12 +57,18 @@ class ImageServer:
         self._directory = directory
         self._context = context
         self._server: asyncio.Server | None = None
-        self._answering: set[asyncio.Task[None]] = set()
+        self._answering: dict[asyncio.StreamWriter, asyncio.Task[None] | None] = {}
 
     async def open(self, address: str, port: int) -> int:
         """Listen, and return the port (useful with port 0)."""
         self._server = await asyncio.start_server(
-            self._met, address, port, ssl=self._context, limit=_HEAD_BYTES, ssl_handshake_timeout=_HEAD_SECONDS
+            self._met,
+            address,
+            port,
+            ssl=self._context,
+            limit=_HEAD_BYTES,
+            ssl_handshake_timeout=_HEAD_SECONDS,
+            ssl_shutdown_timeout=_GOODBYE_SECONDS,
         )
         return int(self._server.sockets[0].getsockname()[1])
 
@@ -70,17 +77,19 @@ class ImageServer:
         if self._server is None:
             return
         self._server.close()
-        for task in self._answering:
-            task.cancel()
-        await asyncio.gather(*self._answering, return_exceptions=True)
+        tasks = [task for task in self._answering.values() if task is not None]
+        # Aborted and not cancelled: asyncio's streams report a cancelled task as a fault.
+        for writer in list(self._answering):
+            writer.transport.abort()
+        await asyncio.gather(*tasks, return_exceptions=True)
         await self._server.wait_closed()
         self._server = None
 
     async def _met(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        task = asyncio.current_task()
-        if task is not None:
-            self._answering.add(task)
-            task.add_done_callback(self._answering.discard)
+        if self._server is None or not self._server.is_serving():
+            writer.transport.abort()  # It was still shaking hands when we closed.
+            return
+        self._answering[writer] = asyncio.current_task()
         try:
             while await self._one(reader, writer):
                 pass
@@ -90,6 +99,7 @@ class ImageServer:
             writer.close()
             with contextlib.suppress(ConnectionError, ssl.SSLError, TimeoutError):
                 await writer.wait_closed()
+            del self._answering[writer]
 
     async def _one(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> bool:
         """Answer one request; False when the connection has to end."""

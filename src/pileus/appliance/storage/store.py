@@ -116,7 +116,7 @@ class DirectoryStore:
             if known is None:
                 known = await self._download(order, progressed)
         progressed(100, "")
-        return self._with_url(order.name, known)
+        return ImageFacts(known.virtual_bytes, known.physical_bytes, known.sha256, self.url_of(order.name))
 
     async def delete(self, name: str) -> None:
         """Have no image `name`."""
@@ -202,11 +202,11 @@ class DirectoryStore:
             context.load_verify_locations(cafile=self._options.source_ca)
         return context
 
-    def _with_url(self, name: str, facts: ImageFacts) -> ImageFacts:
+    def url_of(self, name: str) -> str:
+        """Where hosts fetch the image `name` from, while the store is open."""
         address = self._settings.address
         host = f"[{address}]" if ":" in address else address
-        url = f"https://{host}:{self._port}{PREFIX}{name}"
-        return ImageFacts(facts.virtual_bytes, facts.physical_bytes, facts.sha256, url)
+        return f"https://{host}:{self._port}{PREFIX}{name}"
 
 
 def _require_acceptable(order: DownloadTemplate) -> None:
