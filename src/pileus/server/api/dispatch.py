@@ -13,6 +13,7 @@ from pileus.server.api.command import Call, CommandSpec, Page, registry
 from pileus.server.api.render import Answer, Result
 from pileus.server.api.request import Request
 from pileus.server.api.sessions import COOKIE, Entry
+from pileus.server.db.conflict import retried
 from pileus.server.db.transaction import Database, Tx
 from pileus.server.domain.caller import root_caller
 from pileus.server.domain.errors import PileusError, Unauthorized, UnsupportedAction
@@ -74,15 +75,19 @@ class Dispatcher:
                 self._permitted(tx, request, spec)
         if prepared.has_passwords:
             prepared = parse.hash_passwords(prepared)
+        # Whoever loses a conflict with another call is not told of it: the call is made again.
+        answer, entry = retried(lambda: self._once(request, name, spec, prepared))
+        if entry.stale:
+            self.database.run(lambda tx: session.touch(tx, request.cookie(COOKIE)))
+        return answer
+
+    def _once(self, request: Request, name: str, spec: CommandSpec, prepared: parse.Prepared) -> tuple[Answer, Entry]:
         with self._unit(spec) as tx:
             entry = self._permitted(tx, request, spec)
             command = parse.resolve(prepared, tx, entry.caller)
             result = command.run(Call(tx, entry.caller, name, sessions.client_of(tx, request)))
             answer = render.answer(spec, result, as_json=request.as_json, pending=_pending(tx, spec, result))
-        if entry.stale:
-            with self.database.write() as tx:
-                session.touch(tx, request.cookie(COOKIE))
-        return answer
+        return answer, entry
 
     def _unit(self, spec: CommandSpec) -> AbstractContextManager[Tx]:
         return self.database.read() if spec.reads else self.database.write()
@@ -125,8 +130,7 @@ class Dispatcher:
         return answer
 
     def _end_session(self, request: Request) -> None:
-        with self.database.write() as tx:
-            session.logout(tx, request.cookie(COOKIE))
+        self.database.run(lambda tx: session.logout(tx, request.cookie(COOKIE)))
 
 
 def _pending(tx: Tx, spec: CommandSpec, result: Result) -> dict[str, str]:

@@ -11,6 +11,7 @@ from dataclasses import dataclass, field, replace
 import structlog
 from sqlalchemy import RowMapping, select, update
 
+from pileus.server.db.conflict import retried
 from pileus.server.db.tables.job import job
 from pileus.server.db.topics import hold_topics
 from pileus.server.db.transaction import Database, Tx
@@ -107,21 +108,7 @@ class Engine:
         if held.deadline_at is not None and self.db.clock.now() >= held.deadline_at:
             return self._fail(held, ResourceUnavailable(_deadline_text(held)))
         try:
-            with self.db.write() as tx:
-                if not held.calls:
-                    self._succeed(tx, held)
-                    return None
-                call = Call(tx, held)
-                nap = self._attempt(call)
-                if nap is not None:
-                    self._park(tx, held, nap, call.result)
-                    return None
-                after = advanced(held, position=held.position + 1, result=call.result)
-                if after.position == len(held.calls):
-                    self._succeed(tx, after)
-                    return None
-                keep(tx, after, lease_seconds=self._patience.lease_seconds)
-            return after
+            return retried(lambda: self._step(held))
         except LeaseLost:
             raise
         except TryElsewhere as signal:
@@ -134,6 +121,23 @@ class Engine:
                 self._retry(held)
                 return None
             return self._fail(held, InternalError(_reference(held)), cause=error)
+
+    def _step(self, held: Held) -> Held | None:
+        with self.db.write() as tx:
+            if not held.calls:
+                self._succeed(tx, held)
+                return None
+            call = Call(tx, held)
+            nap = self._attempt(call)
+            if nap is not None:
+                self._park(tx, held, nap, call.result)
+                return None
+            after = advanced(held, position=held.position + 1, result=call.result)
+            if after.position == len(held.calls):
+                self._succeed(tx, after)
+                return None
+            keep(tx, after, lease_seconds=self._patience.lease_seconds)
+        return after
 
     def _attempt(self, call: Call) -> Nap | None:
         """Call the step or undo. On a nap for a topic, look again once nobody can wake it unseen."""
@@ -171,8 +175,8 @@ class Engine:
 
     def _retry(self, held: Held) -> None:
         after = replace(held, attempts=held.attempts + 1)
-        with self.db.write() as tx:
-            park(tx, after, wake_at=tx.now + self._patience.pause_ms(after.attempts))
+        pause_ms = self._patience.pause_ms(after.attempts)
+        self.db.run(lambda tx: park(tx, after, wake_at=tx.now + pause_ms))
 
     def _fail(self, held: Held, error: PileusError, *, cause: Exception | None = None) -> Held | None:
         log.info("job unwinds", workflow=held.workflow, code=error.code, text=error.text, cause=repr(cause or error))
@@ -181,12 +185,15 @@ class Engine:
 
     def _turn(self, held: Held, after: Held) -> Held | None:
         """Begin to go back, in a transaction of its own: that of the failed step is rolled back."""
-        with self.db.write() as tx:
+
+        def turn(tx: Tx) -> Held | None:
             if not held.calls:
                 self._failed(tx, after)
                 return None
             keep(tx, after, lease_seconds=self._patience.lease_seconds)
-        return after
+            return after
+
+        return self.db.run(turn)
 
     def _succeed(self, tx: Tx, held: Held) -> None:
         end(tx, replace(held, phase=Phase.SUCCEEDED))
@@ -197,18 +204,7 @@ class Engine:
     def _back(self, held: Held) -> Held | None:
         """One call of an undo. The job as it is now, or None when it was parked or has ended."""
         try:
-            with self.db.write() as tx:
-                call = Call(tx, held)
-                nap = self._attempt(call)
-                if nap is not None:
-                    self._park(tx, held, nap, call.result)
-                    return None
-                after = self._next_undo(advanced(held, result=call.result))
-                if after is None:
-                    self._failed(tx, held)
-                    return None
-                keep(tx, after, lease_seconds=self._patience.lease_seconds)
-            return after
+            return retried(lambda: self._undo(held))
         except LeaseLost:
             raise
         except Exception as error:
@@ -218,6 +214,20 @@ class Engine:
                 return None
             self._stick(held, error)
             return None
+
+    def _undo(self, held: Held) -> Held | None:
+        with self.db.write() as tx:
+            call = Call(tx, held)
+            nap = self._attempt(call)
+            if nap is not None:
+                self._park(tx, held, nap, call.result)
+                return None
+            after = self._next_undo(advanced(held, result=call.result))
+            if after is None:
+                self._failed(tx, held)
+                return None
+            keep(tx, after, lease_seconds=self._patience.lease_seconds)
+        return after
 
     def _next_undo(self, held: Held) -> Held | None:
         """Where the cursor goes after the undo at its position; None when nothing is left to be undone."""
@@ -247,9 +257,12 @@ class Engine:
             error_text=held.error_text or failure.text[:4000],
         )
         log.error("job is stuck", workflow=held.workflow, step=held.call.step)
-        with self.db.write() as tx:
+
+        def stick(tx: Tx) -> None:
             park(tx, after, wake_at=None)
             self._tell(tx, held, self.hooks.on_stuck)
+
+        self.db.run(stick)
 
     def _ended(self, tx: Tx, held: Held, first: list[JobHook] | None = None) -> None:
         self._tell(tx, held, [*(first or []), *self.hooks.on_end])
