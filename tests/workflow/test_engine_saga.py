@@ -4,7 +4,6 @@ import pytest
 from sqlalchemy import insert, select, update
 from toy import (
     OWNER,
-    ball,
     balls,
     bell,
     box,

@@ -5,7 +5,9 @@ Whoever gives up on an answer (`HostSilent`) must have an undo that asks for the
 may have acted, or may still act.
 """
 
-from sqlalchemy import select
+from typing import Any
+
+from sqlalchemy import Column, select
 
 from pileus.server.db.tables.host import host, host_operation
 from pileus.server.db.transaction import Tx
@@ -23,8 +25,8 @@ from pileus.server.jobs.submit import wake
 from pileus.wire.operations import AnyOperation, AnyResult, Reason, Refusal
 
 ANSWER_SECONDS = 600.0
-LOOK_AGAIN_SECONDS = 30.0
-"""How often an undo looks whether the host that does not answer is Down by now."""
+LOOK_AGAIN_SECONDS = (30.0, 300.0)
+"""How soon, at first and at last, `make_sure` looks whether the host that does not answer is Down by now."""
 
 _CODES = {
     Reason.NO_ROOM: InsufficientCapacity.code,
@@ -77,7 +79,7 @@ def ask(
         raise HostRefused(asked.refusal)
     if asked.result is not None:
         return asked.result
-    deadline_at = _deadline(ctx.tx, asked.operation_id)
+    deadline_at = _instant(ctx.tx, asked.operation_id, host_operation.c.deadline_at)
     if ctx.tx.now >= deadline_at:
         raise HostSilent(host_id)
     raise Nap(ctx.until(deadline_at), topic=asked.topic)
@@ -111,7 +113,9 @@ def make_sure(
         return asked.result
     if state == HostState.DOWN:
         return None
-    raise Nap(LOOK_AGAIN_SECONDS, topic=asked.topic)
+    first, last = LOOK_AGAIN_SECONDS
+    age = (ctx.tx.now - _instant(ctx.tx, asked.operation_id, host_operation.c.created_at)) / 1000
+    raise Nap(min(last, max(first, age / 2)), topic=asked.topic)
 
 
 def answered(tx: Tx, operation: operations.HostOperation) -> None:
@@ -119,9 +123,8 @@ def answered(tx: Tx, operation: operations.HostOperation) -> None:
     wake(tx, operation.topic)
 
 
-def _deadline(tx: Tx, operation_id: str) -> int:
-    deadline_at = tx.scalar(select(host_operation.c.deadline_at).where(host_operation.c.operation_id == operation_id))
-    return int(deadline_at)
+def _instant(tx: Tx, operation_id: str, column: Column[Any]) -> int:
+    return int(tx.scalar(select(column).where(host_operation.c.operation_id == operation_id)))
 
 
 def _withdraw_asked(ctx: StepContext, host_id: int, queue: str) -> None:
