@@ -9,9 +9,12 @@ from pileus.server.db.tables.job import job
 from pileus.server.db.tables.vm import vm
 from pileus.server.domain.caller import Caller
 from pileus.server.domain.ids import Id, Vm
+from pileus.server.hosts.operations import Waiting
 from pileus.server.services.vm_deploy import Order, deploy
 from pileus.testing import World
 from pileus.testing.builders import Cloud
+from pileus.wire.messages import Answer
+from pileus.wire.operations import Operation, Reason, Refusal
 
 
 def order(cloud: Cloud, **wishes: Any) -> Order:
@@ -44,6 +47,17 @@ def row_of(world: World, vm_id: int) -> RowMapping:
     """The guest's row."""
     with world.db.read() as tx:
         return vms.by_id(tx, vm_id)
+
+
+def refuse(world: World, kind: type[Operation], reason: Reason, text: str = "no") -> None:
+    """From now on hosts refuse operations of a kind."""
+
+    def instead(waiting: Waiting) -> Answer | None:
+        if not isinstance(waiting.operation, kind):
+            return None
+        return Answer(waiting.operation_id, "", refusal=Refusal(reason, text))
+
+    world.instead = instead
 
 
 def open_jobs(world: World) -> int:
