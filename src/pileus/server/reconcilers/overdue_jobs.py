@@ -22,17 +22,20 @@ _PREFIX = "job:"
 @reconciler("overdue-jobs", period_seconds=60)
 def run(db: Database) -> None:
     """Raise and clear the alerts, in one transaction: open jobs are few."""
-    with db.write() as tx:
-        for row in _overdue(tx):
-            waits = f", which waits for {row['waiting_for']}" if row["waiting_for"] else ""
-            raise_alert(
-                tx,
-                AlertType.JOB,
-                f"{_PREFIX}{row['id']}",
-                f"Job {row['uuid']} ({row['command']}) is still {row['phase']} long after its deadline{waits}",
-            )
-        for subject in _ended(tx):
-            clear(tx, AlertType.JOB, subject)
+    db.run(_tell)
+
+
+def _tell(tx: Tx) -> None:
+    for row in _overdue(tx):
+        waits = f", which waits for {row['waiting_for']}" if row["waiting_for"] else ""
+        raise_alert(
+            tx,
+            AlertType.JOB,
+            f"{_PREFIX}{row['id']}",
+            f"Job {row['uuid']} ({row['command']}) is still {row['phase']} long after its deadline{waits}",
+        )
+    for subject in _ended(tx):
+        clear(tx, AlertType.JOB, subject)
 
 
 def _overdue(tx: Tx) -> list[dict[str, object]]:
