@@ -9,6 +9,7 @@ from sqlalchemy import Connection, inspect, text
 
 from pileus.server.db.dialect import MYSQL
 from pileus.server.db.exclusive import exclusively
+from pileus.server.db.seed import seed
 from pileus.server.db.transaction import Database
 
 OLDEST = {"mysql": (8, 0, 17), "mariadb": (10, 6), "postgresql": (13,)}
@@ -45,11 +46,21 @@ def revision(connection: Connection) -> str | None:
 
 def upgrade(database: Database) -> bool:
     """Bring the database to `newest`. False when it was there already. Raises DatabaseTooOld."""
+    with exclusively(database):
+        return _upgrade(database)
+
+
+def make_ready(database: Database) -> None:
+    """What a server does first: `upgrade`, and every built-in row. Servers that start together take turns."""
+    with exclusively(database):
+        _upgrade(database)
+        database.run(seed)
+
+
+def _upgrade(database: Database) -> bool:
     with database.reading.connect() as connection:
         check_age(connection)
-        if revision(connection) == newest():
-            return False
-    with exclusively(database), database.writing.begin() as connection:
+    with database.writing.begin() as connection:
         if revision(connection) == newest():
             return False
         prepare(connection)

@@ -215,7 +215,7 @@ class Delivery:
                 line.woken.set()
 
     def _write(self, batch: list[tuple[Line, Inbound]]) -> None:
-        with self._database.write() as tx:
+        def write(tx: Tx) -> None:
             for line, message in batch:
                 match message:
                     case Answer():
@@ -228,6 +228,8 @@ class Delivery:
                             if report.uuid in line.hosts:
                                 _write_stats(tx, line.hosts[report.uuid], report)
                                 self._callbacks.on_report(tx, line.hosts[report.uuid], report)
+
+        self._database.run(write)
 
     def _answer(self, tx: Tx, line: Line, answer: Answer) -> None:
         host_id = line.hosts.get(answer.host)
@@ -250,9 +252,11 @@ class Delivery:
             await asyncio.sleep(PROGRESS_SECONDS)
 
     def _write_newest(self, newest: dict[str, tuple[int, Progress]]) -> None:
-        with self._database.write() as tx:
+        def write(tx: Tx) -> None:
             for host_id, message in newest.values():
                 operations.progress(tx, host_id, message.operation_id, message.percent, message.text)
+
+        self._database.run(write)
 
     def _spawn(self, work: Awaitable[None]) -> None:
         async def guarded() -> None:

@@ -168,8 +168,7 @@ class Listener:
         return Reply(HTTPStatus.OK, msgspec.json.encode(enrolled))
 
     def _redeem(self, request: Enrol, shown: Presented | None) -> Enrolled:
-        with self._database.write() as tx:
-            return enrolment.redeem(tx, self._authority, request, shown)
+        return self._database.run(lambda tx: enrolment.redeem(tx, self._authority, request, shown))
 
     # a line
 
@@ -231,7 +230,7 @@ class Listener:
         return line
 
     def _welcome(self, shown: Presented, hello: Hello) -> dict[str, int]:
-        with self._database.write() as tx:
+        def welcome(tx: Tx) -> dict[str, int]:
             known = enrolment.accepted(tx, shown)
             hosts: dict[str, int] = {}
             for intro in hello.hosts:
@@ -243,6 +242,8 @@ class Listener:
                     self._callbacks.on_state(tx, change.host_id, change.state)
                 self._callbacks.on_inventory(tx, host_id, intro)
             return hosts
+
+        return self._database.run(welcome)
 
     async def _listen(self, connection: ServerConnection, line: Line) -> None:
         patience = MISSED_HEARTBEATS * self._settings.heartbeat_seconds
@@ -305,27 +306,30 @@ class Listener:
         await asyncio.to_thread(self._down, silent, connected - silent)
 
     def _write_heard(self, host_ids: set[int]) -> None:
-        with self._database.write() as tx:
-            liveness.heard(tx, host_ids)
+        self._database.run(lambda tx: liveness.heard(tx, host_ids))
 
     def _down(self, silent: set[int], speaking: set[int]) -> None:
         wait_ms = round(self._settings.down_after_seconds * 1000)
-        with self._database.write() as tx:
-            self._tell(tx, liveness.down(tx, wait_ms=wait_ms, silent=silent, speaking=speaking))
+        self._database.run(
+            lambda tx: self._tell(tx, liveness.down(tx, wait_ms=wait_ms, silent=silent, speaking=speaking))
+        )
 
     def _up(self, host_ids: set[int]) -> None:
-        with self._database.write() as tx:
-            for host_id in host_ids:
+        def up(tx: Tx) -> None:
+            for host_id in sorted(host_ids):
                 self._tell(tx, liveness.up(tx, host_id))
 
+        self._database.run(up)
+
     def _lost(self, host_ids: list[int]) -> None:
-        with self._database.write() as tx:
-            for host_id in host_ids:
+        def lost(tx: Tx) -> None:
+            for host_id in sorted(host_ids):
                 self._tell(tx, liveness.disconnected(tx, host_id, self._settings.server))
 
+        self._database.run(lost)
+
     def _forget_old_lines(self) -> None:
-        with self._database.write() as tx:
-            self._tell(tx, liveness.orphans(tx, self._settings.server))
+        self._database.run(lambda tx: self._tell(tx, liveness.orphans(tx, self._settings.server)))
 
     def _tell(self, tx: Tx, changes: list[liveness.Change]) -> None:
         for change in changes:

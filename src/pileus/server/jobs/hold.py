@@ -71,7 +71,7 @@ def claim(db: Database, owner: str, *, lease_seconds: float = LEASE_SECONDS) -> 
 
 
 def _take(db: Database, owner: str, job_id: int, seen_token: int, lease_seconds: float) -> Held | None:
-    with db.write() as tx:
+    def take(tx: Tx) -> Held | None:
         row = tx.execute(_ROW, {"the_id": job_id}).mappings().one_or_none()
         if row is None or row["lease_token"] != seen_token:
             return None
@@ -88,8 +88,11 @@ def _take(db: Database, owner: str, job_id: int, seen_token: int, lease_seconds:
         taken = tx.execute(_claiming(clock_of(tx)), parameters).rowcount
         return _held(row, seen_token + 1) if taken else None
 
+    return db.run(take)
 
-_ROW = select(job).where(job.c.id == bindparam("the_id"))
+
+# Locked: what is read is what is claimed, also when a holder that came too late moves the cursor in between.
+_ROW = select(job).where(job.c.id == bindparam("the_id")).with_for_update()
 
 
 @cache
@@ -166,13 +169,13 @@ def end(tx: Tx, held: Held) -> None:
 
 def let_go(db: Database, held: Held) -> None:
     """Give the lease back: the job is runnable at once by anybody. A lost lease is nothing to us any more."""
-    with db.write() as tx:
-        tx.execute(
-            update(job)
-            .where(job.c.id == held.id, job.c.lease_token == held.token, job.c.lease_owner.is_not(None))
-            .values(lease_owner=None, lease_until_at=None, wake_at=tx.now)
-        )
+    mine = update(job).where(job.c.id == held.id, job.c.lease_token == held.token, job.c.lease_owner.is_not(None))
+
+    def give_back(tx: Tx) -> None:
+        tx.execute(mine.values(lease_owner=None, lease_until_at=None, wake_at=tx.now))
         tx.after_commit(announce)
+
+    db.run(give_back)
 
 
 def advanced(held: Held, **changes: Any) -> Held:

@@ -112,7 +112,7 @@ class _Claim:
 
 
 def _claim(db: Database, name: str, owner: str, lease_seconds: float) -> _Claim | None:
-    with db.write() as tx:
+    def claim(tx: Tx) -> _Claim | None:
         _ensure(tx, name, ran_at=ASKED)
         row = tx.one(select(lease).where(lease.c.name == name))
         assert row is not None  # noqa: S101 (ensured above)
@@ -123,19 +123,22 @@ def _claim(db: Database, name: str, owner: str, lease_seconds: float) -> _Claim 
         taken = tx.execute(free.values(owner=owner, token=row["token"] + 1, until_at=until_at, ran_at=RUNNING))
         return _Claim(int(row["token"]) + 1, tx.now) if taken.rowcount else None
 
+    return db.run(claim)
+
 
 def _release(db: Database, name: str, claim: _Claim) -> None:
-    with db.write() as tx:
+    def release(tx: Tx) -> None:
         mine = update(lease).where(lease.c.name == name, lease.c.token == claim.token)
         tx.execute(mine.where(lease.c.ran_at == RUNNING).values(ran_at=claim.began_at))
         tx.execute(mine.values(owner=None, until_at=0))
         tx.after_commit(announce_reconcilers)
 
+    db.run(release)
+
 
 def _renew(db: Database, name: str, owner: str, lease_seconds: float) -> None:
-    with db.write() as tx:
-        mine = update(lease).where(lease.c.name == name, lease.c.owner == owner)
-        tx.execute(mine.values(until_at=database_now(tx) + int(lease_seconds * 1000)))
+    mine = update(lease).where(lease.c.name == name, lease.c.owner == owner)
+    db.run(lambda tx: tx.execute(mine.values(until_at=database_now(tx) + int(lease_seconds * 1000))))
 
 
 class ReconcilerPool:
@@ -163,8 +166,7 @@ class ReconcilerPool:
 
     def start(self) -> None:
         """Begin to run reconcilers as they fall due."""
-        with self._db.write() as tx:
-            ensure_all(tx)
+        self._db.run(ensure_all)
         listen(self._signal.set, RECONCILERS)
         self._thread.start()
 

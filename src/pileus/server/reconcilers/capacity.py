@@ -13,6 +13,5 @@ log = structlog.get_logger()
 def recount(db: Database) -> None:
     """Recount both, each in one transaction."""
     for count in (capacity.recount_hosts, capacity.recount_pools):
-        with db.write() as tx:
-            for drift in count(tx):
-                log.error("claims had drifted", subject=drift.subject, counted=drift.counted, stood=drift.stood)
+        for drift in db.run(count):
+            log.error("claims had drifted", subject=drift.subject, counted=drift.counted, stood=drift.stood)

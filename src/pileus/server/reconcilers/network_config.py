@@ -1,6 +1,8 @@
 """Routers run, and run what the database declares: dead ones are started again, changed configs are pushed,
 and drift is found and declared a change."""
 
+from functools import partial
+
 import structlog
 from sqlalchemy import select
 
@@ -31,11 +33,9 @@ def push_configs(db: Database) -> None:
     with db.read() as tx:
         waiting, dead = _unpushed(tx), needed(tx)
     for network_id in dead:
-        with db.write() as tx:
-            revive(tx, network_id)
+        db.run(partial(revive, network_id=network_id))
     for network_id in waiting:
-        with db.write() as tx:
-            push(tx, networks.by_id(tx, network_id))
+        db.run(partial(_push, network_id=network_id))
 
 
 @reconciler(DRIFT, period_seconds=600)
@@ -49,10 +49,12 @@ def find_drift(db: Database) -> None:
             wrong = net.applied == net.desired and drifted(tx, net, fingerprint)
         if wrong:
             log.warning("a router runs another config than declared", network=net.uuid)
-            with db.write() as tx:
-                virtual_router.changed(tx, network_id)
-    with db.write() as tx:
-        _free_abandoned(tx)
+            db.run(partial(virtual_router.changed, network_id=network_id))
+    db.run(_free_abandoned)
+
+
+def _push(tx: Tx, *, network_id: int) -> None:
+    push(tx, networks.by_id(tx, network_id))
 
 
 def _unpushed(tx: Tx) -> list[int]:

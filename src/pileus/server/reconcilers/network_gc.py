@@ -3,6 +3,8 @@
 They come back on demand. Shutdowns that failed half way are finished here too.
 """
 
+from functools import partial
+
 from sqlalchemy import exists, select, update
 
 from pileus.server.config import keys, value
@@ -23,12 +25,13 @@ from pileus.server.workflows.router_lost import ACTIVE, KIND
 @reconciler("network-gc", period_seconds=60)
 def collect_networks(db: Database) -> None:
     """Mark what has fallen idle, and shut down what has been idle for long enough."""
-    with db.write() as tx:
-        _mark_idle(tx)
-        due = _due(tx)
-    for network_id in due:
-        with db.write() as tx:
-            _submit(tx, network_id)
+    for network_id in db.run(_idle_for_long):
+        db.run(partial(_submit, network_id=network_id))
+
+
+def _idle_for_long(tx: Tx) -> list[int]:
+    _mark_idle(tx)
+    return _due(tx)
 
 
 def _mark_idle(tx: Tx) -> None:

@@ -2,7 +2,7 @@
 
 from pileus.server.config import keys, value
 from pileus.server.db.queries import template_on_pool
-from pileus.server.db.transaction import Database
+from pileus.server.db.transaction import Database, Tx
 from pileus.server.jobs.reconciler import reconciler
 from pileus.server.workflows.template_delete import CLEANUP, begin_eviction
 
@@ -13,10 +13,13 @@ SETTLE_MS = 60_000
 @reconciler(CLEANUP, period_seconds=300)
 def run(db: Database) -> None:
     """Remove deleted templates that no volume needs; and unused ones, where storage.template.cleanup says so."""
-    with db.write() as tx:
-        for on_pool in template_on_pool.unneeded(tx, deleted=True):
-            begin_eviction(tx, on_pool, used_before=tx.now - SETTLE_MS)
-        if value(tx, keys.storage_template_cleanup_enabled):
-            used_before = tx.now - value(tx, keys.storage_cleanup_interval) * 1000
-            for on_pool in template_on_pool.unneeded(tx, deleted=False):
-                begin_eviction(tx, on_pool, used_before=used_before)
+    db.run(_clean)
+
+
+def _clean(tx: Tx) -> None:
+    for on_pool in template_on_pool.unneeded(tx, deleted=True):
+        begin_eviction(tx, on_pool, used_before=tx.now - SETTLE_MS)
+    if value(tx, keys.storage_template_cleanup_enabled):
+        used_before = tx.now - value(tx, keys.storage_cleanup_interval) * 1000
+        for on_pool in template_on_pool.unneeded(tx, deleted=False):
+            begin_eviction(tx, on_pool, used_before=used_before)

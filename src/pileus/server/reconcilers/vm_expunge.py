@@ -13,22 +13,23 @@ from pileus.server.workflows.vm_record import KIND
 @reconciler("vm-expunge", period_seconds=60.0)
 def expunge(db: Database) -> None:
     """Submit a job for each guest that is due, `expunge.workers` at a time at most."""
-    with db.write() as tx:
-        room = value(tx, keys.expunge_workers) - vms.open_jobs(tx, "vm.expunge")
-        if room <= 0:
-            return
-        for row in vms.to_expunge(
-            tx, destroyed_before=_last_look(tx) - 1000 * value(tx, keys.expunge_delay), limit=room
-        ):
-            submit(
-                tx,
-                expunge_vm(vm=row["id"]),
-                Owner(row["account_id"], row["domain_id"], SYSTEM_USER),
-                command="expungeVirtualMachine",
-                instance_kind=KIND,
-                instance_id=row["id"],
-                resource_key=f"vm:{row['id']}",
-            )
+    db.run(_expunge)
+
+
+def _expunge(tx: Tx) -> None:
+    room = value(tx, keys.expunge_workers) - vms.open_jobs(tx, "vm.expunge")
+    if room <= 0:
+        return
+    for row in vms.to_expunge(tx, destroyed_before=_last_look(tx) - 1000 * value(tx, keys.expunge_delay), limit=room):
+        submit(
+            tx,
+            expunge_vm(vm=row["id"]),
+            Owner(row["account_id"], row["domain_id"], SYSTEM_USER),
+            command="expungeVirtualMachine",
+            instance_kind=KIND,
+            instance_id=row["id"],
+            resource_key=f"vm:{row['id']}",
+        )
 
 
 def _last_look(tx: Tx) -> int:

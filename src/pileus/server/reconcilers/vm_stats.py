@@ -12,5 +12,4 @@ from pileus.server.jobs.reconciler import reconciler
 def drop_stale(db: Database) -> None:
     """Forget the statistics of every guest that is not running: its counters begin anew with its next life."""
     running = select(vm.c.id).where(vm.c.live == 1, vm.c.state == str(VmState.RUNNING))
-    with db.write() as tx:
-        tx.execute(delete(vm_stats).where(vm_stats.c.vm_id.not_in(running)))
+    db.run(lambda tx: tx.execute(delete(vm_stats).where(vm_stats.c.vm_id.not_in(running))))

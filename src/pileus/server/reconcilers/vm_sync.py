@@ -8,5 +8,4 @@ from pileus.server.services import vm_sync
 @reconciler("vm-sync", period_seconds=60.0)
 def sync(db: Database) -> None:
     """Ask the hosts of such lives, and note what they answered."""
-    with db.write() as tx:
-        vm_sync.finish_endings(tx)
+    db.run(vm_sync.finish_endings)

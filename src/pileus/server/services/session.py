@@ -63,25 +63,32 @@ def login(
     The password is checked outside any transaction. `domain` is a path ("/a/b" or "a/b") and `domain_id` a UUID or
     key; ROOT without either.
     """
-    with database.write() as tx:
+
+    def attempt(tx: Tx) -> tuple[list[str], list[int], int, RowMapping | None]:
         path = (users.path_of_domain(tx, domain_id) or "?") if domain_id else domain_path(domain)
-        subjects = (f"user {path}{username}"[:255], f"address {client}"[:255])
+        subjects = [f"user {path}{username}"[:255], f"address {client}"[:255]]
         bound = value(tx, keys.incorrect_login_attempts_allowed)
         until = tx.now + value(tx, keys.login_block_seconds) * 1000
-        name_attempts, address_attempts = (sessions.attempt(tx, subject, until=until) for subject in subjects)
+        attempts = [sessions.attempt(tx, subject, until=until) for subject in subjects]
         found = users.domain_by_path(tx, path)
-        row = None if found is None else users.identity_by_name(tx, found, username)
+        return subjects, attempts, bound, None if found is None else users.identity_by_name(tx, found, username)
+
+    subjects, (name_attempts, address_attempts), bound, row = database.run(attempt)
     if name_attempts > bound or address_attempts > bound * _ADDRESS_FACTOR:
         raise PermissionDenied("too many failed logins; try again later")
     if not passwords.matches(password, None if row is None else row["password_hash"]) or row is None:
         raise PermissionDenied("Failed to authenticate user; please check username, password and domain")
-    with database.write() as tx:
-        row = users.identity_by_id(tx, row["id"])
-        if row is None:
+    user_id = row["id"]
+
+    def enter(tx: Tx) -> Opened:
+        now = users.identity_by_id(tx, user_id)
+        if now is None:
             raise PermissionDenied("Failed to authenticate user; please check username, password and domain")
         sessions.forgive(tx, subjects[0])
         sessions.give_back(tx, subjects[1])
-        return _open(tx, row)
+        return _open(tx, now)
+
+    return database.run(enter)
 
 
 def domain_path(domain: str | None) -> str:

@@ -4,7 +4,7 @@ from pileus.server.api.command import EVERYONE, Params, Response, command, out, 
 from pileus.server.api.errors import MethodNotAllowed
 from pileus.server.api.request import Request
 from pileus.server.api.sessions import COOKIE, Told, check_origin, client_of, cookie
-from pileus.server.db.transaction import Database
+from pileus.server.db.transaction import Database, Tx
 from pileus.server.services import session
 
 
@@ -67,8 +67,11 @@ class Logout(Params):
     def serve(self, database: Database, request: Request) -> Told:
         """Answer the call."""
         token = request.cookie(COOKIE)
-        with database.write() as tx:
+
+        def leave(tx: Tx) -> None:
             check_origin(tx, request)
             if token:
                 session.logout(tx, token)
+
+        database.run(leave)
         return Told({"description": "success"}, (("Set-Cookie", cookie(request, "")),))
