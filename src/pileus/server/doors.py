@@ -14,6 +14,7 @@ class Door:
     def __init__(self, app: Any, address: str, port: int) -> None:
         family = socket.AF_INET6 if ":" in address else socket.AF_INET
         self._socket = socket.create_server((address, port), family=family, backlog=2048)
+        self._serving = False
         self.address = address
         self.port = int(self._socket.getsockname()[1])
         self._server = _Uvicorn(
@@ -29,12 +30,15 @@ class Door:
 
     async def serve(self) -> None:
         """Serve until `close`."""
+        self._serving = True
         await self._server.serve(sockets=[self._socket])
 
     def close(self) -> None:
         """Take no more connections, end those there are, and let `serve` return."""
         self._server.should_exit = True
-        self._socket.close()
+        # While it serves, the socket belongs to uvicorn, which stops reading from it before it closes it.
+        if not self._serving:
+            self._socket.close()
 
 
 class _Uvicorn(uvicorn.Server):

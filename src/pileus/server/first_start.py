@@ -20,9 +20,19 @@ def admin_password(database: Database, path: Path) -> bool:
             return False
     password = secrets.token_urlsafe(12)
     digest = PasswordHasher().hash(password)
-    descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
+    # The file first: a password that is in force and written nowhere would lock everybody out.
+    half = path.with_name(path.name + ".new")
+    half.unlink(missing_ok=True)
+    descriptor = os.open(half, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
     with os.fdopen(descriptor, "w") as file:
         file.write(password + "\n")
+        file.flush()
+        os.fsync(file.fileno())
+    half.replace(path)
     with database.write() as tx:
         changed = tx.execute(update(users).where(mine, users.c.password_hash.is_(None)).values(password_hash=digest))
-        return changed.rowcount == 1
+        given = changed.rowcount == 1
+    if not given:
+        # Another server of the farm was first: what is in force is written there.
+        path.unlink()
+    return given

@@ -8,7 +8,9 @@ from sqlalchemy.exc import SQLAlchemyError
 from pileus.server.api.app import App
 from pileus.server.api.render import Answer
 from pileus.server.api.request import Receive, Scope, Send, tell
+from pileus.server.db.tables.account import domain
 from pileus.server.db.transaction import Database
+from pileus.server.domain.account import ROOT_DOMAIN
 
 
 class Health:
@@ -28,7 +30,9 @@ class Health:
     def _look(self) -> Answer:
         try:
             with self._database.read() as tx:
-                tx.scalar(select(1))
+                there = tx.scalar(select(domain.c.id).where(domain.c.id == ROOT_DOMAIN))
         except SQLAlchemyError as error:
             return Answer(503, f"database: {type(error).__name__}\n".encode(), "text/plain; charset=UTF-8")
+        if there is None:
+            return Answer(503, b"database: empty\n", "text/plain; charset=UTF-8")
         return Answer(200, b"ok\n", "text/plain; charset=UTF-8")

@@ -1,7 +1,9 @@
 """Structured logs: JSON lines, the job's UUID in every line of a job, secrets never."""
 
+import json
 import logging
 import sys
+from datetime import UTC, datetime
 
 import structlog
 
@@ -23,4 +25,17 @@ def log_as_json() -> None:
         logger_factory=structlog.WriteLoggerFactory(file=sys.stdout),
         cache_logger_on_first_use=True,
     )
-    logging.basicConfig(level=logging.WARNING, stream=sys.stdout, format='{"level": "warning", "event": "%(message)s"}')
+    handler = logging.StreamHandler(sys.stdout)
+    handler.setFormatter(_LibraryLines())
+    logging.basicConfig(level=logging.WARNING, handlers=[handler], force=True)
+
+
+class _LibraryLines(logging.Formatter):
+    """Lines of libraries in the same form as ours."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        line = {"event": record.getMessage(), "level": record.levelname.lower(), "logger": record.name}
+        if record.exc_info:
+            line["exception"] = self.formatException(record.exc_info)
+        line["timestamp"] = datetime.fromtimestamp(record.created, UTC).isoformat().replace("+00:00", "Z")
+        return json.dumps(redact(None, "", line), default=str)

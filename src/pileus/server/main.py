@@ -2,19 +2,21 @@
 
 import argparse
 import asyncio
+import os
 import signal
 import sys
 from collections.abc import Sequence
 from pathlib import Path
 
 import structlog
+from alembic.util import CommandError
 from sqlalchemy import RowMapping
+from sqlalchemy.exc import SQLAlchemyError
 
 from pileus.server.alerts.standing import AlertType, raise_alert
 from pileus.server.api.app import create_app, create_integration_app
 from pileus.server.config import keys, value
-from pileus.server.db.migrate import upgrade
-from pileus.server.db.seed import seed
+from pileus.server.db.migrate import DatabaseTooOld, make_ready
 from pileus.server.db.transaction import Database, Tx
 from pileus.server.domain.host import HostState
 from pileus.server.doors import Door
@@ -71,12 +73,12 @@ class Server:
             await asyncio.to_thread(reconcilers.stop)
             self.database.dispose()
             log.info("server stopped")
+        # A door that fell shut by itself is an error, however well the rest was put away.
+        serving.result()
 
     def _prepare(self) -> None:
-        self.settings.state_dir.mkdir(parents=True, exist_ok=True)
-        upgrade(self.database)
-        with self.database.write() as tx:
-            seed(tx)
+        self.settings.state_dir.mkdir(parents=True, exist_ok=True, mode=0o700)
+        make_ready(self.database)
         admin_password(self.database, self.settings.state_dir / "admin-password")
 
     def _listener_settings(self) -> ListenerSettings:
@@ -168,6 +170,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--config", type=Path, required=True, help="TOML file: database, state_dir, api, agents, jobs")
     given = parser.parse_args(arguments)
     log_as_json()
+    # What we write holds keys: the database, the administrator's first password.
+    os.umask(0o077)
     try:
         settings = from_file(given.config)
     except BadSettings as error:
@@ -176,6 +180,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
     register_all()
     try:
         asyncio.run(serve(settings))
+    except (SQLAlchemyError, CommandError, DatabaseTooOld) as error:
+        # The first line only: what follows is SQL.
+        sys.stderr.write(f"pileus server: database: {str(error).splitlines()[0]}\n")
+        return 1
     except OSError as error:
         sys.stderr.write(f"pileus server: {error}\n")
         return 1

@@ -3,7 +3,10 @@
 from collections.abc import Mapping, MutableMapping
 from typing import Any
 
-_SECRET = ("password", "secret", "token", "sessionkey", "signature", "apikey", "api_key", "private", "credential")
+_SECRET = (
+    *("password", "passwd", "secret", "token", "sessionkey", "signature", "apikey", "api_key", "private"),
+    *("credential", "cookie", "authorization"),
+)
 HIDDEN = "***"
 
 
@@ -17,6 +20,6 @@ def _hide(name: str, value: Any) -> Any:
         return HIDDEN
     if isinstance(value, Mapping):
         return {str(inner): _hide(str(inner), entry) for inner, entry in value.items()}
-    if isinstance(value, list | tuple):
+    if isinstance(value, list | tuple | set | frozenset):
         return [_hide(name, entry) for entry in value]
     return value

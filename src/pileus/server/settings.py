@@ -4,10 +4,11 @@
 `[jobs]` (workers).
 """
 
+import difflib
 import socket
 import tomllib
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +21,7 @@ class BadSettings(Exception):
 class ServerSettings:
     """Everything a server needs to start. Port 0 takes any free one; `agent_names` go into its certificate."""
 
-    database: str
+    database: str = field(repr=False)
     state_dir: Path
     name: str
     api_address: str = "127.0.0.1"
@@ -30,6 +31,10 @@ class ServerSettings:
     agent_names: tuple[str, ...] = ("localhost", "127.0.0.1")
     workers: int = 4
 
+
+MOST_WORKERS = 256
+
+_TYPE_NAMES: Mapping[type, str] = {str: "string", int: "whole number", list: "list"}
 
 _TABLES: Mapping[str, Mapping[str, type]] = {
     "": {"database": str, "state_dir": str, "name": str},
@@ -47,24 +52,25 @@ def from_file(path: Path) -> ServerSettings:
         raise BadSettings(f"{path}: {error.strerror}") from error
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise BadSettings(f"{path}: {error}") from error
-    return from_document(document)
+    try:
+        return from_document(document)
+    except BadSettings as error:
+        raise BadSettings(f"{path}: {error}") from error
 
 
 def from_document(document: Mapping[str, Any]) -> ServerSettings:
-    """Check a parsed document."""
-    tables: dict[str, Any] = {name: document.get(name, {}) for name in _TABLES if name}
-    tables[""] = {name: entry for name, entry in document.items() if name not in tables}
-    for table, known in _TABLES.items():
-        for name, entry in tables[table].items():
-            where = f"{table}.{name}" if table else name
-            if name not in known:
-                raise BadSettings(f"{where}: unknown; known are {', '.join(known)}")
-            if not isinstance(entry, known[name]) or isinstance(entry, bool):
-                raise BadSettings(f"{where}: must be a {known[name].__name__}")
-    top, api, agents, jobs = tables[""], tables["api"], tables["agents"], tables["jobs"]
+    """Check a parsed document. Raises `BadSettings`."""
+    top = _checked("", {name: entry for name, entry in document.items() if name not in _TABLES})
+    api, agents, jobs = (_checked(name, document.get(name, {})) for name in ("api", "agents", "jobs"))
     if "state_dir" not in top:
         raise BadSettings("state_dir: a directory is needed")
     state_dir = Path(top["state_dir"])
+    names = agents.get("names", ["localhost", "127.0.0.1"])
+    if not names or not all(isinstance(name, str) and name for name in names):
+        raise BadSettings("agents.names: must be a list of names and addresses, at least one")
+    workers = jobs.get("workers", 4)
+    if not 1 <= workers <= MOST_WORKERS:
+        raise BadSettings(f"jobs.workers: must lie between 1 and {MOST_WORKERS}")
     return ServerSettings(
         database=top.get("database", f"sqlite:///{state_dir / 'pileus.db'}"),
         state_dir=state_dir,
@@ -73,9 +79,27 @@ def from_document(document: Mapping[str, Any]) -> ServerSettings:
         api_port=_port(api.get("port", 8080), "api.port"),
         agent_address=agents.get("address", "0.0.0.0"),  # noqa: S104 (as above)
         agent_port=_port(agents.get("port", 8250), "agents.port"),
-        agent_names=tuple(agents.get("names", ("localhost", "127.0.0.1"))),
-        workers=jobs.get("workers", 4),
+        agent_names=tuple(names),
+        workers=workers,
     )
+
+
+def _checked(table: str, entries: Any) -> Mapping[str, Any]:
+    """A table whose entries are known, of their types, and not empty."""
+    if not isinstance(entries, Mapping):
+        raise BadSettings(f"{table}: must be a table, [{table}]")
+    known = _TABLES[table]
+    for name, entry in entries.items():
+        where = f"{table}.{name}" if table else name
+        if name not in known:
+            near = difflib.get_close_matches(name, [*known, *(t for t in _TABLES if t and not table)], n=1)
+            hint = f"did you mean {near[0]}?" if near else f"known are {', '.join(known)}"
+            raise BadSettings(f"{where}: unknown; {hint}")
+        if not isinstance(entry, known[name]) or isinstance(entry, bool):
+            raise BadSettings(f"{where}: must be a {_TYPE_NAMES[known[name]]}")
+        if entry == "":
+            raise BadSettings(f"{where}: must not be empty")
+    return entries
 
 
 def _port(number: int, where: str) -> int:
