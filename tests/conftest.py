@@ -5,6 +5,7 @@ from collections.abc import Iterator
 import pytest
 import structlog
 
+from pileus.sandbox.watchdog import Watchdog
 from pileus.testing.guard import no_network_in_transactions
 
 # The default renderer draws every traceback with the variables of each frame: minutes in suites that inject failures.
@@ -16,6 +17,13 @@ structlog.configure(
         structlog.processors.KeyValueRenderer(key_order=["event"]),
     ]
 )
+
+
+@pytest.fixture(scope="session", autouse=True)
+def watchdog() -> Iterator[Watchdog]:
+    """However this run ends, also by kill -9, nothing that it started or told the watchdog of stays on the machine."""
+    with Watchdog() as dog:
+        yield dog
 
 
 @pytest.fixture(autouse=True)

@@ -24,6 +24,7 @@ from pileus import sandbox
 from pileus.agent.backend import Backend, Credentials, HostSettings
 from pileus.sandbox import SandboxHost
 from pileus.sandbox.remote import RemoteObject
+from pileus.sandbox.watchdog import Watchdog
 from pileus.wire.operations import FetchTemplate
 from pileus.wire.places import Isolation, NetworkRef, PoolKind, PoolRef, Traffic
 
@@ -47,13 +48,14 @@ class KvmLand:
 
 
 @pytest.fixture(scope="session")
-def kvm_land(tmp_path_factory: pytest.TempPathFactory) -> Iterator[KvmLand]:
+def kvm_land(tmp_path_factory: pytest.TempPathFactory, watchdog: Watchdog) -> Iterator[KvmLand]:
     """Leaves nothing on the machine, and fails if it does."""
     sandbox.check()
     directory = tmp_path_factory.mktemp("kvm")
     image = directory / "small.qcow2"
     subprocess.run([sys.executable, "-m", "pileus.appliance.image.guest", str(image)], check=True, capture_output=True)
     prefix = f"c{os.getpid() % 1000000}"
+    watchdog.sandbox(prefix)
     try:
         switch = sandbox.create_somewhere(prefix)
         switch.connect_root()

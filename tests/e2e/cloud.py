@@ -187,9 +187,9 @@ class Cloud:
         )  # fmt: skip
         eventually("the pool is up", lambda: self._all_up("listStoragePools", "storagepool", 1))
         self.offering = str(
-            admin.call(
-                "createServiceOffering", name="tiny", displaytext="tiny", cpunumber=1, cpuspeed=100, memory=128
-            )["serviceoffering"]["id"]
+            admin.call("createServiceOffering", name="tiny", displaytext="tiny", cpunumber=1, cpuspeed=100, memory=128)[
+                "serviceoffering"
+            ]["id"]
         )
         self.template = self.register(image)
 
@@ -268,11 +268,11 @@ class Cloud:
             login = {"command": "login", "username": username, "password": password, "response": "json"}
             session = browser.post(self.endpoint, data=login).json()["loginresponse"]
             keys = {"command": "registerUserKeys", "id": session["userid"], "sessionkey": session["sessionkey"]}
-            answer = browser.post(self.endpoint, data={**keys, "response": "json"}).json()
-        if "userkeys" not in answer["registeruserkeysresponse"]:
-            keys_by_admin = self.admin.call("registerUserKeys", id=session["userid"])
-            answer = {"registeruserkeysresponse": keys_by_admin}
-        pair = answer["registeruserkeysresponse"]["userkeys"]
+            answer = next(iter(browser.post(self.endpoint, data={**keys, "response": "json"}).json().values()))
+        # Users have their keys registered by an administrator; the first administrator does it alone.
+        pair = (answer if "userkeys" in answer else self.admin.call("registerUserKeys", id=session["userid"]))[
+            "userkeys"
+        ]
         return Client(Profile(self.endpoint, pair["apikey"], pair["secretkey"]))
 
 

@@ -14,15 +14,17 @@ from cloud import Cloud, Place
 
 from pileus import sandbox
 from pileus.sandbox import SandboxHost, Switch
+from pileus.sandbox.watchdog import Watchdog
 
 _numbers = itertools.count(1)
 
 
 @pytest.fixture
-def switch() -> Iterator[Switch]:
+def switch(watchdog: Watchdog) -> Iterator[Switch]:
     """A switch joined to the root namespace, with a prefix and subnet of its own. Torn down with all on it."""
     sandbox.check()
     prefix = f"t{os.getpid() % 10000}x{next(_numbers) % 100}"
+    watchdog.sandbox(prefix)
     try:
         made = sandbox.create_somewhere(prefix)
         made.connect_root()
@@ -64,14 +66,15 @@ def guest_image(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @contextmanager
-def cloud_of_two(directory: Path, guest_image: Path) -> Iterator[Cloud]:
-    """A KVM cloud with two hosts; afterwards nothing of it is left on the machine."""
+def cloud_of(count: int, directory: Path, guest_image: Path, watchdog: Watchdog) -> Iterator[Cloud]:
+    """A KVM cloud with so many hosts; afterwards nothing of it is left on the machine."""
     sandbox.check()
-    switch = Switch(f"c{os.getpid() % 100000}x{next(_numbers)}"[:8], sandbox.free_subnet())
-    hosts = [SandboxHost(f"h{number}", number, switch, directory / "hosts") for number in (1, 2)]
+    prefix = f"c{os.getpid() % 10000}x{next(_numbers) % 100}"
+    watchdog.sandbox(prefix)
+    switch = sandbox.create_somewhere(prefix)
+    hosts = [SandboxHost(f"h{number + 1}", number + 1, switch, directory / "hosts") for number in range(count)]
     cloud = None
     try:
-        switch.create()
         switch.connect_root(nat=True)
         for host in hosts:
             host.start()
@@ -88,14 +91,21 @@ def cloud_of_two(directory: Path, guest_image: Path) -> Iterator[Cloud]:
             cloud.close()
         for host in hosts:
             host.stop()
-        sandbox.sweep(switch.prefix)
-    assert sandbox.leftovers(switch.prefix) == []
+        sandbox.sweep(prefix)
+    assert sandbox.leftovers(prefix) == []
 
 
 @pytest.fixture(scope="module")
-def cloud(tmp_path_factory: pytest.TempPathFactory, guest_image: Path) -> Iterator[Cloud]:
-    """One KVM cloud for all tests of a module."""
-    with cloud_of_two(tmp_path_factory.mktemp("cloud"), guest_image) as made:
+def cloud(tmp_path_factory: pytest.TempPathFactory, guest_image: Path, watchdog: Watchdog) -> Iterator[Cloud]:
+    """One KVM cloud with two hosts for all tests of a module."""
+    with cloud_of(2, tmp_path_factory.mktemp("cloud"), guest_image, watchdog) as made:
+        yield made
+
+
+@pytest.fixture(scope="module")
+def cloud_of_one(tmp_path_factory: pytest.TempPathFactory, guest_image: Path, watchdog: Watchdog) -> Iterator[Cloud]:
+    """One KVM cloud with one host for all tests of a module."""
+    with cloud_of(1, tmp_path_factory.mktemp("cloud"), guest_image, watchdog) as made:
         yield made
 
 

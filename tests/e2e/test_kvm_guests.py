@@ -18,6 +18,7 @@ from pileus import sandbox
 from pileus.agent.backend import Credentials, HostSettings, Refused
 from pileus.sandbox import SandboxError, SandboxHost, Switch
 from pileus.sandbox.remote import RemoteObject
+from pileus.sandbox.watchdog import Watchdog
 from pileus.wire.messages import VmChange, VmSeen
 from pileus.wire.operations import Reason, RouterSpec, VmSpec
 from pileus.wire.places import DiskSpec, Isolation, NetworkRef, NicSpec, PoolKind, PoolRef, Traffic
@@ -66,10 +67,11 @@ def template(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def land(template: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Land]:
+def land(template: Path, tmp_path_factory: pytest.TempPathFactory, watchdog: Watchdog) -> Iterator[Land]:
     sandbox.check()
     directory = tmp_path_factory.mktemp("land")
     prefix = f"k{os.getpid() % 1000000}"
+    watchdog.sandbox(prefix)
     try:
         switch = sandbox.create_somewhere(prefix)
         switch.connect_root()

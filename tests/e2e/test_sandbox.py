@@ -10,6 +10,7 @@ import pytest
 
 from pileus import sandbox
 from pileus.sandbox import SandboxError, SandboxHost, SubnetTaken, Switch, ledger, processes
+from pileus.sandbox.watchdog import Watchdog
 
 pytestmark = pytest.mark.kvm
 
@@ -91,10 +92,12 @@ def test_a_pulled_cable_cuts_the_host_off_and_back_it_reaches_again(
 
 
 def test_two_sandboxes_live_side_by_side_and_overlapping_ones_are_refused(
-    switch: Switch, make_host: Callable[[], SandboxHost], tmp_path: Path
+    switch: Switch, make_host: Callable[[], SandboxHost], tmp_path: Path, watchdog: Watchdog
 ) -> None:
     make_host()
-    other = sandbox.create_somewhere(f"o{os.getpid() % 1000000}")
+    prefix = f"o{os.getpid() % 1000000}"
+    watchdog.sandbox(prefix)
+    other = sandbox.create_somewhere(prefix)
     try:
         assert not other.subnet.overlaps(switch.subnet)
         twin = SandboxHost("h1", 1, other, tmp_path / "other")
@@ -128,12 +131,13 @@ def test_a_sweep_finds_things_by_name_when_the_ledger_is_lost(
     assert processes.in_netns(Path(f"/run/netns/{host.netns}")) == []
 
 
-def test_nat_turns_forwarding_on_and_the_last_sandbox_turns_it_back() -> None:
+def test_nat_turns_forwarding_on_and_the_last_sandbox_turns_it_back(watchdog: Watchdog) -> None:
     forwarding = Path("/proc/sys/net/ipv4/ip_forward")
     before = forwarding.read_text()
     switches: list[Switch] = []
     try:
         for letter in "ab":
+            watchdog.sandbox(f"{letter}{os.getpid() % 1000000}")
             switches.append(sandbox.create_somewhere(f"{letter}{os.getpid() % 1000000}"))
             switches[-1].connect_root(nat=True)
         assert forwarding.read_text().strip() == "1"

@@ -23,6 +23,7 @@ from sqlalchemy import URL, create_engine, text
 from sqlalchemy.exc import OperationalError
 from sqlalchemy.pool import NullPool
 
+from pileus.sandbox.watchdog import MARK
 from pileus.testing import keeper
 
 START_SECONDS = 60.0
@@ -192,6 +193,8 @@ def _keep(directory: Path, number: signal.Signals, command: list[str], first: Ca
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         cwd=directory,
+        # It ends with us by itself, and removes its directory: the watchdog of a killed run must not end it first.
+        env={name: entry for name, entry in os.environ.items() if name != MARK},
         start_new_session=True,
         text=True,
     )

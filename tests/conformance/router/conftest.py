@@ -7,10 +7,14 @@ from pathlib import Path
 import pytest
 from router_world import Guest, RunningRouter, World
 
+from pileus.sandbox.watchdog import Watchdog
+
 
 @pytest.fixture
-def world(tmp_path: Path) -> Iterator[World]:
+def world(tmp_path: Path, watchdog: Watchdog) -> Iterator[World]:
     made = World(tmp_path)
+    for pattern in made.names:
+        watchdog.network(pattern)
     try:
         made.make()
         yield made

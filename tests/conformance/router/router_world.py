@@ -176,6 +176,12 @@ class World:
     def router_namespace(self) -> str:
         return f"pileus-{self.router_name}"
 
+    @property
+    def names(self) -> tuple[str, ...]:
+        """Shell patterns of everything that may be made here."""
+        number = self.router_name.split("-")[1]
+        return f"t{self.tag}-*", f"t[gpt]{self.tag}", f"r{number}-*", self.router_namespace
+
     def make(self) -> None:
         for bridge in self.bridges:
             run("ip", "link", "add", bridge, "type", "bridge", "mcast_snooping", "0")
