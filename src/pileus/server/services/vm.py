@@ -26,6 +26,7 @@ from pileus.server.elements import virtual_router
 from pileus.server.events import record, types
 from pileus.server.events.write import COMPLETED, SCHEDULED
 from pileus.server.jobs.plan import Plan
+from pileus.server.jobs.reconciler import trigger
 from pileus.server.jobs.submit import Owner, submit
 from pileus.server.services.vm_deploy import checked_user_data, name_key
 from pileus.server.services.vm_list import list_page, view
@@ -120,6 +121,7 @@ def recover(tx: Tx, caller: Caller, vm_id: Id[Vm]) -> dict[str, Any]:
             raise ParameterError(
                 f"a virtual machine named {row['name']} exists in the network domain already", parameter="id"
             )
+    trigger(tx, virtual_router.RECONCILER)
     _record(tx, caller, row, types.VM_CREATE, f"Virtual machine {row['name']} was recovered")
     return view(tx, caller, vm_id)
 

@@ -17,6 +17,7 @@ from pileus.server.elements import virtual_router
 from pileus.server.events import types
 from pileus.server.jobs.context import StepContext
 from pileus.server.jobs.plan import Parts, step, try_elsewhere, workflow
+from pileus.server.jobs.reconciler import trigger
 from pileus.server.workflows.network_ready import network_ready
 from pileus.server.workflows.vm_life import place, start_on_host
 from pileus.server.workflows.vm_record import began, completed, happened, stopped
@@ -94,8 +95,9 @@ def retract(ctx: StepContext, *, vm: int) -> None:
 
 @step("vm.announce_stopped")
 def announce_stopped(ctx: StepContext, *, vm: int) -> None:
-    """Say that the new guest is there."""
+    """Say that the new guest is there. Nobody waits for its networks to know it, so they are told."""
     _tell_password(ctx, vm)
+    trigger(ctx.tx, virtual_router.RECONCILER)
     row = vms.by_id(ctx.tx, vm)
     completed(ctx, row, types.VM_CREATE, f"Successfully created virtual machine {row['name']}")
 
