@@ -43,6 +43,13 @@ class Client:
                     .values(api_key=self._keys[0], secret_key=self._keys[1])
                 )
 
+    @property
+    def keys(self) -> tuple[str, str]:
+        """API key and secret key of the caller. `LookupError` for the trusted client, which has none."""
+        if self._keys is None:
+            raise LookupError("a trusted client signs nothing")
+        return self._keys
+
     def call(self, command: str, /, **parameters: object) -> dict[str, Any]:
         """The body of the answer, without its envelope. Raises `Refused`. None is not sent, lists with commas."""
         return self.send({name: _text(value) for name, value in parameters.items() if value is not None}, command)
