@@ -240,6 +240,4 @@ def _state(client: Client, vm_id: str) -> str:
 
 
 def _volumes(cloud: Cloud) -> list[str]:
-    templates = ("template", "tmpl")
-    files = [path.name for path in (cloud.directory / "primary").rglob("*") if path.is_file()]
-    return [name for name in files if not any(part in name for part in templates) and "-" in name and name[8:9] == "-"]
+    return [path.name for path in (cloud.directory / "primary" / "volumes").iterdir()]
