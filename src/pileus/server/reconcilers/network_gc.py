@@ -22,7 +22,7 @@ from pileus.server.workflows.network_shutdown import network_shutdown
 from pileus.server.workflows.router_lost import ACTIVE, KIND
 
 
-@reconciler("network-gc", period_seconds=60)
+@reconciler("network-gc", period_seconds=10)
 def collect_networks(db: Database) -> None:
     """Mark what has fallen idle, and shut down what has been idle for long enough."""
     for network_id in db.run(_idle_for_long):

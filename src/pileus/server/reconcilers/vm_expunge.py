@@ -10,7 +10,7 @@ from pileus.server.workflows.vm_destroy import expunge_vm
 from pileus.server.workflows.vm_record import KIND
 
 
-@reconciler("vm-expunge", period_seconds=60.0)
+@reconciler("vm-expunge", period_seconds=10.0)
 def expunge(db: Database) -> None:
     """Submit a job for each guest that is due, `expunge.workers` at a time at most."""
     db.run(_expunge)
