@@ -21,6 +21,7 @@ from pileus.server.db.transaction import Database, Tx
 from pileus.server.domain.host import HostState
 from pileus.server.doors import Door
 from pileus.server.events import job_failed
+from pileus.server.farm import Farm
 from pileus.server.first_start import admin_password
 from pileus.server.health import Health
 from pileus.server.hosts.authority import Authority
@@ -54,8 +55,10 @@ class Server:
         listener = Listener(self.database, authority, self._listener_settings(), _callbacks())
         jobs = JobPool(Engine(self.database, owner=self.settings.name, hooks=_hooks()), workers=self.settings.workers)
         reconcilers = ReconcilerPool(self.database, owner=self.settings.name)
+        farm = Farm(self.database)
         doors = await asyncio.to_thread(self._open_doors)
         await listener.start()
+        farm.start()
         jobs.start()
         reconcilers.start()
         serving = asyncio.create_task(_serve_all(doors))
@@ -71,6 +74,7 @@ class Server:
             await listener.close()
             await asyncio.to_thread(jobs.stop)
             await asyncio.to_thread(reconcilers.stop)
+            await asyncio.to_thread(farm.stop)
             self.database.dispose()
             log.info("server stopped")
         # A door that fell shut by itself is an error, however well the rest was put away.

@@ -15,8 +15,9 @@ from pileus.testing.world import World
 
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
-    """Once per kind of database; names of tests stay as they are where there is but one."""
-    if "database_kind" in metafunc.fixturenames and len(kinds()) > 1:
+    """Once per kind of database, unless the test says on which; without a choice, names of tests stay as they are."""
+    named = any("database_kind" in mark.args[0] for mark in metafunc.definition.iter_markers("parametrize"))
+    if "database_kind" in metafunc.fixturenames and len(kinds()) > 1 and not named:
         metafunc.parametrize("database_kind", kinds(), indirect=True, scope="function")
 
 
