@@ -6,6 +6,7 @@ All chance comes from the `random.Random` that is given: a seed repeats a run, a
 import asyncio
 import json
 import random
+import re
 import time
 from collections import Counter
 from collections.abc import Mapping
@@ -69,6 +70,7 @@ class Fuzzer:
             "owner": tenancy.theirs.user,
         }
         database = tenancy.world.db
+        self._roles = {name: caller.role for name, caller in people.items()}
         self._keys = {name: Client(database, caller).keys for name, caller in people.items()}
         rehearsal = Rehearsal(database)
         self._apps = {False: App(rehearsal), True: App(database)}
@@ -89,6 +91,8 @@ class Fuzzer:
             ["root", "user", "domain-admin", "resource-admin", "owner", "nobody", "integration"],
             weights=[40, 12, 12, 8, 8, 4, 16],
         )[0]
+        if who in self._roles and self._roles[who] not in spec.roles and chance.random() < 0.8:
+            who = "root"
         pairs = self._parameters(chance, spec)
         as_json = chance.random() < 0.5
         pairs.append(("command", spec.name))
@@ -119,7 +123,7 @@ class Fuzzer:
             if chance.random() > (0.97 if each.info.required else 0.25) and each is not victim:
                 continue
             # Mostly one wrong value among right ones: that is what reaches beyond the parser.
-            wrong = each is victim if style < 0.7 else chance.random() < 0.5
+            wrong = each is victim if style < 0.6 else chance.random() < (0.5 if style < 0.85 else 0)
             name = plausible.name(each)
             if each.is_map and wrong:
                 name = (
@@ -249,8 +253,10 @@ def cheap_hashes() -> None:
 
 
 _KEPT = ("create", "update", "register", "add", "deploy", "associate")
-_NEVER_KEPT = frozenset({"updateUser", "registerUserKeys", "updateAccount", "updateDomain"})
-"""They could take the keys of those who call."""
+_NEVER_KEPT = frozenset(
+    {"updateUser", "registerUserKeys", "updateAccount", "updateDomain", "updateTemplatePermissions"}
+)
+"""They could take the keys of those who call, or give what is theirs to everybody."""
 
 
 def _quoted(text: str) -> str:
@@ -278,4 +284,4 @@ def _names_a_parameter(attempt: Attempt, text: str) -> bool:
     told = text.lower()
     known = {each.wire for each in table(attempt.spec.params)}
     names = known | {name.lower()[:80] for name in attempt.sent} | {"the parameters"}
-    return any(name in told for name in names if name)
+    return any(re.search(rf"(?<!\w){re.escape(name)}(?!\w)", told) for name in names if name)

@@ -8,7 +8,7 @@ import structlog
 from pileus.server.api import render
 from pileus.server.api.command import CommandSpec
 from pileus.server.api.render import Answer
-from pileus.server.domain.errors import InternalError, PileusError, UnsupportedAction
+from pileus.server.domain.errors import InternalError, ParameterError, PileusError, UnsupportedAction
 
 _log = structlog.get_logger(__name__)
 
@@ -17,6 +17,7 @@ NO_COMMAND = "errorresponse"
 _CS_CODES = {431: 4350, 531: 4365, 535: 4370}
 _OTHER = 9999
 _LONGEST_HEADER = 500
+_LONGEST_NAME = 80
 _NOT_PRINTABLE = re.compile(r"[^\x20-\x7e]+")
 
 
@@ -47,15 +48,24 @@ def envelope(spec: CommandSpec | None, error: PileusError) -> str:
 
 def answer(error: PileusError, spec: CommandSpec | None, *, as_json: bool) -> Answer:
     """Render an error."""
+    text = _with_parameter(error)
     body = {
         "uuidList": [],
         "errorcode": error.code,
         "cserrorcode": _CS_CODES.get(error.code, _OTHER),
-        "errortext": error.text,
+        "errortext": text,
     }
     told = render.envelope(envelope(spec, error), body, as_json=as_json, status=error.code)
-    header = _NOT_PRINTABLE.sub(" ", error.text)[:_LONGEST_HEADER]
+    header = _NOT_PRINTABLE.sub(" ", text)[:_LONGEST_HEADER]
     return told.with_header("X-Description", header)
+
+
+def _with_parameter(error: PileusError) -> str:
+    """The text, which always names the parameter it is about."""
+    name = error.parameter if isinstance(error, ParameterError) else ""
+    if not name or re.search(rf"(?<!\w){re.escape(name)}(?!\w)", error.text, re.IGNORECASE):
+        return error.text
+    return f"{error.text} (parameter {name[:_LONGEST_NAME]})"
 
 
 def unexpected(error: Exception, command: str) -> InternalError:

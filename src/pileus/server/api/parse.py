@@ -219,6 +219,8 @@ def _value(spec: CommandSpec, field: Field, text: str) -> Any:
         return field.read(text)
     except ParameterError as error:
         raise _invalid(spec, field, text, error) from None
+    except MalformedParameter as error:
+        raise MalformedParameter(_invalid(spec, field, text, error).text) from None
 
 
 def _invalid(spec: CommandSpec, field: Field, given: Any, error: PileusError) -> ParameterError:

@@ -6,7 +6,6 @@ Whatever is refused here leaves nothing; what fails later is undone by the job's
 import re
 import secrets
 from base64 import b64decode
-from binascii import Error as BadBase64
 from collections.abc import Mapping
 from dataclasses import dataclass
 
@@ -146,7 +145,7 @@ def checked_user_data(text: str | None) -> str | None:
         return None
     try:
         data = b64decode(text, validate=True)
-    except BadBase64 as error:
+    except ValueError as error:
         raise ParameterError("userdata is not base64", parameter="userdata") from error
     if len(data) > MOST_USER_DATA_BYTES:
         raise ParameterError(
