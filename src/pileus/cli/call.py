@@ -6,9 +6,11 @@ from typing import Annotated, Any
 
 import typer
 
-from pileus.cli.client import ApiError, Client
-from pileus.cli.show import as_json, as_table, complain, step, told
-from pileus.cli.state import default_state, find_profile
+from pileus.cli.client import Client, starts_job
+from pileus.cli.show import as_json, as_table, step, told
+from pileus.cli.talk import talking
+
+RESERVED = ("command", "response", "apikey", "signature")
 
 
 class Output(StrEnum):
@@ -34,24 +36,14 @@ def call(
     """Call the API with your keys.
 
     Keys come from CLOUDSTACK_ENDPOINT, CLOUDSTACK_KEY and CLOUDSTACK_SECRET, or from the cloud on this machine.
+
+    Examples: `pileus call listZones`; `pileus call stopVirtualMachine id=…`; `pileus call listEvents -o json`.
     """
-    profile = find_profile(state or default_state())
-    if profile is None:
-        complain(
-            "no keys to sign with. Start a cloud here with `pileus up`, or set CLOUDSTACK_ENDPOINT, CLOUDSTACK_KEY and "
-            "CLOUDSTACK_SECRET"
-        )
-        raise typer.Exit(1)
-    client = Client(profile)
-    try:
-        body = client.call(command, **_parsed(parameters or []))
-        if wait and "jobid" in body:
+    given = _parsed(parameters or [])
+    with talking(state) as client:
+        body = client.call(command, **given)
+        if wait and starts_job(body):
             body = _waited(client, command, str(body["jobid"]), timeout)
-    except ApiError as error:
-        complain(f"{error.text} (code {error.code})" if error.code else error.text)
-        raise typer.Exit(1) from None
-    finally:
-        client.close()
     if output is Output.JSON:
         as_json(body)
     else:
@@ -63,7 +55,11 @@ def _parsed(pairs: list[str]) -> dict[str, str]:
     for pair in pairs:
         name, equals, value = pair.partition("=")
         if not equals or not name:
-            raise typer.BadParameter(f"{pair!r} is not of the form key=value")
+            raise typer.BadParameter(f"{pair!r} is not of the form key=value, such as zoneid=1")
+        if name.lower() in RESERVED:
+            raise typer.BadParameter(f"{name} is added by `pileus call` itself")
+        if name in found:
+            raise typer.BadParameter(f"{name} is given twice")
         found[name] = value
     return found
 

@@ -15,12 +15,14 @@ PENDING, SUCCEEDED = 0, 1
 
 
 class ApiError(Exception):
-    """The server said no: `code` is the API's error code, 0 when no server answered."""
+    """The server said no: `code` is the API's error code, 0 when there is none; `unreached` when nobody answered."""
 
-    def __init__(self, code: int, text: str) -> None:
+    def __init__(self, code: int, text: str, *, command: str = "", unreached: bool = False) -> None:
         super().__init__(text)
         self.code = code
         self.text = text
+        self.command = command
+        self.unreached = unreached
 
 
 @dataclass(frozen=True)
@@ -34,7 +36,9 @@ class Profile:
 
 def signature(parameters: Mapping[str, str], secret: str) -> str:
     """HMAC-SHA1 over the sorted, encoded, lower-cased query, as the API wants it."""
-    query = "&".join(f"{name}={quote(value, safe='*-._')}" for name, value in sorted(parameters.items()))
+    # As the reference implementation encodes, whose "~" is an escape and whose "*" is none.
+    encoded = {name: quote(value, safe="*-._").replace("~", "%7E") for name, value in parameters.items()}
+    query = "&".join(f"{name}={value}" for name, value in sorted(encoded.items()))
     digest = hmac.new(secret.encode(), query.lower().encode(), hashlib.sha1).digest()
     return base64.b64encode(digest).decode()
 
@@ -48,44 +52,72 @@ class Client:
 
     def call(self, command: str, /, **parameters: object) -> dict[str, Any]:
         """One call; the body without its envelope. Raises `ApiError`."""
-        filled = {name.lower(): _text(value) for name, value in parameters.items() if value is not None}
+        filled = {_wire_name(name): _text(value) for name, value in parameters.items() if value is not None}
         filled |= {"command": command, "response": "json", "apikey": self.profile.api_key}
         filled["signature"] = signature(filled, self.profile.secret_key)
         return self.post(filled)
 
     def post(self, parameters: Mapping[str, str]) -> dict[str, Any]:
         """A call whose parameters are complete, signed or not."""
+        command = parameters.get("command", "")
+        where = self.profile.endpoint
         try:
-            answer = self._http.post(self.profile.endpoint, data=dict(parameters))
-        except httpx.HTTPError as error:
-            raise ApiError(0, f"no answer from {self.profile.endpoint}: {error}") from error
+            answer = self._http.post(where, data=dict(parameters))
+        except (httpx.HTTPError, httpx.InvalidURL) as error:
+            raise ApiError(0, f"no answer from {where}: {error}", command=command, unreached=True) from error
         try:
-            body = next(iter(answer.json().values()))
-        except (ValueError, AttributeError, StopIteration):
-            raise ApiError(answer.status_code, f"{self.profile.endpoint} speaks no query API") from None
+            (body,) = answer.json().values()
+            if not isinstance(body, dict):
+                raise ValueError
+        except (ValueError, AttributeError):
+            raise ApiError(
+                0, f"{where} speaks no query API (it answers {answer.status_code})", command=command
+            ) from None
         if answer.status_code != httpx.codes.OK or "errorcode" in body:
-            raise ApiError(int(body.get("errorcode", answer.status_code)), str(body.get("errortext", body)))
-        return dict(body)
+            code = int(body.get("errorcode", answer.status_code))
+            raise ApiError(code, str(body.get("errortext", body)), command=command)
+        return body
 
     def list(self, command: str, entry: str, /, **parameters: object) -> list[dict[str, Any]]:
-        """All entries of a list command's one page."""
-        return list(self.call(command, **parameters).get(entry, []))
+        """All entries of a list command, however many pages they take."""
+        body = self.call(command, **parameters)
+        found = list(body.get(entry, []))
+        size, page = len(found), 2
+        while size and len(found) < int(body.get("count", 0)):
+            more = self.call(command, **{**parameters, "page": page, "pagesize": size}).get(entry, [])
+            if not more:
+                break
+            found += more
+            page += 1
+        return found
 
     def wait(
         self, job: str, *, seconds: float = 600.0, tick: Callable[[dict[str, Any]], None] | None = None
     ) -> dict[str, Any]:
-        """The result of a job. Raises `ApiError` when it fails, or when it has not ended in time."""
+        """The result of a job. Raises `ApiError` when it fails, or when it has not ended in time.
+
+        Jobs outlive servers: one that does not answer for a while is asked again.
+        """
         until = time.monotonic() + seconds
         pause = 0.1
         while True:
-            answer = self.call("queryAsyncJobResult", jobid=job)
+            try:
+                answer = self.call("queryAsyncJobResult", jobid=job)
+            except ApiError as error:
+                if not (error.unreached or error.code == httpx.codes.SERVICE_UNAVAILABLE) or time.monotonic() > until:
+                    raise
+                time.sleep(pause)
+                pause = min(pause * 1.5, 1.0)
+                continue
             if answer["jobstatus"] == SUCCEEDED:
                 return dict(answer.get("jobresult") or {})
             if answer["jobstatus"] != PENDING:
                 failure = answer.get("jobresult") or {}
                 raise ApiError(int(failure.get("errorcode", 530)), str(failure.get("errortext", "the job failed")))
             if time.monotonic() > until:
-                raise ApiError(0, f"job {job} has not ended after {seconds:.0f} s")
+                raise ApiError(
+                    0, f"job {job} has not ended after {seconds:.0f} s: ask again with queryAsyncJobResult jobid={job}"
+                )
             if tick is not None:
                 tick(answer)
             time.sleep(pause)
@@ -94,11 +126,22 @@ class Client:
     def run(self, command: str, /, **parameters: object) -> dict[str, Any]:
         """A call, and its job waited for when it starts one."""
         answer = self.call(command, **parameters)
-        return self.wait(str(answer["jobid"])) if "jobid" in answer else answer
+        return self.wait(str(answer["jobid"])) if starts_job(answer) else answer
 
     def close(self) -> None:
         """Let go of the connection."""
         self._http.close()
+
+
+def starts_job(answer: Mapping[str, Any]) -> bool:
+    """Whether this is the answer of a command that began a job, and not one that tells of a job."""
+    return "jobid" in answer and set(answer) <= {"jobid", "id"}
+
+
+def _wire_name(name: str) -> str:
+    """Names are lower case on the wire, except for the fields of maps: details[0].cpuNumber."""
+    plain, bracket, field = name.partition("[")
+    return plain.lower() + bracket + field
 
 
 def _text(value: object) -> str:

@@ -15,7 +15,8 @@ from rich.markup import escape
 from pileus.cli.client import ApiError, Client
 from pileus.cli.local_cloud import Choices, LocalCloud, choices_of
 from pileus.cli.show import out
-from pileus.cli.state import State, default_state, find_profile
+from pileus.cli.state import BadProfile, State, default_state, find_profile
+from pileus.cli.talk import UNAUTHORIZED
 from pileus.sandbox import missing
 
 LEAST_DISK_BYTES = 2 * 1024**3
@@ -62,7 +63,7 @@ def _machine(files: State) -> Iterator[Finding]:
         if accelerated
         else "guests are emulated (no vmx or svm in this CPU): slower"
     )
-    place = files.root if files.root.exists() else Path("/var/lib")
+    place = next(place for place in (files.root, *files.root.parents) if place.exists())
     free = shutil.disk_usage(place).free
     yield Finding(
         f"{free / 1024**3:.1f} GiB free at {place}",
@@ -76,9 +77,37 @@ def _machine(files: State) -> Iterator[Finding]:
 
 
 def _cloud(files: State) -> Iterator[Finding]:
-    if not files.server_config.exists():
+    if files.server_config.exists():
+        yield from _programs(files)
+    else:
         yield Finding("no cloud was started here yet (pileus up)")
+    try:
+        profile = find_profile(files.root)
+    except BadProfile as error:
+        yield Finding("there are keys that cannot be used", str(error))
         return
+    if profile is None:
+        if files.server_config.exists():
+            yield Finding("no keys are stored", "pileus up registers keys and stores them")
+        return
+    client = Client(profile, timeout_seconds=10)
+    try:
+        yield from _answers(client)
+    except ApiError as error:
+        yield _unanswered(client, error)
+    finally:
+        client.close()
+
+
+def _unanswered(client: Client, error: ApiError) -> Finding:
+    if error.unreached:
+        return Finding(error.text, "pileus up starts the server on this machine; elsewhere, check CLOUDSTACK_ENDPOINT")
+    if error.code == UNAUTHORIZED:
+        return Finding(f"{client.profile.endpoint} does not take the keys", "pileus up makes new keys")
+    return Finding(f"the API refuses {error.command}: {error.text}", "look into the server's log")
+
+
+def _programs(files: State) -> Iterator[Finding]:
     cloud = LocalCloud(files, choices_of(files, Choices()))
     for name, runs, log in (
         ("host", cloud.host.running, cloud.state.root / "hosts"),
@@ -86,25 +115,20 @@ def _cloud(files: State) -> Iterator[Finding]:
         ("agent", cloud.agent.running(), cloud.agent.log),
     ):
         yield Finding(f"the {name} {'runs' if runs else 'is stopped'}", "" if runs else f"pileus up; its log: {log}")
-    profile = find_profile(files.root)
-    if profile is None:
-        yield Finding("no keys are stored", "pileus up registers keys and stores them")
-        return
-    client = Client(profile, timeout_seconds=10)
-    try:
-        yield from _answers(client)
-    except ApiError as error:
-        mend = "pileus up makes new keys" if error.code == 401 else "pileus up starts the server"
-        yield Finding(f"the API refuses: {error.text}", mend)
-    finally:
-        client.close()
 
 
 def _answers(client: Client) -> Iterator[Finding]:
     began = time.monotonic()
     zones = client.list("listZones", "zone")
     yield Finding(f"the API answers in {(time.monotonic() - began) * 1000:.0f} ms and has {len(zones)} zones")
-    for host in client.list("listHosts", "host"):
+    try:
+        hosts = client.list("listHosts", "host")
+    except ApiError as error:
+        if error.code != UNAUTHORIZED:
+            raise
+        yield Finding("the keys are a user's: hosts and storage are for administrators to see")
+        return
+    for host in hosts:
         well = host["state"] == "Up"
         yield Finding(
             f"host {host['name']} is {host['state']}",

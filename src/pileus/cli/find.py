@@ -1,15 +1,17 @@
 """`pileus id KIND NAME`: the id of a thing by its name, for use in other calls."""
 
+import difflib
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from pileus.cli.client import ApiError, Client
 from pileus.cli.show import complain
-from pileus.cli.state import default_state, find_profile
+from pileus.cli.talk import talking
 
-LISTS = {
+ALL = {"listall": "true"}
+LISTS: Mapping[str, tuple[str, str, Mapping[str, str]]] = {
     "zone": ("listZones", "zone", {}),
     "pod": ("listPods", "pod", {}),
     "cluster": ("listClusters", "cluster", {}),
@@ -17,12 +19,12 @@ LISTS = {
     "pool": ("listStoragePools", "storagepool", {}),
     "offering": ("listServiceOfferings", "serviceoffering", {}),
     "disk-offering": ("listDiskOfferings", "diskoffering", {}),
-    "network": ("listNetworks", "network", {}),
+    "network": ("listNetworks", "network", ALL),
     "template": ("listTemplates", "template", {"templatefilter": "executable"}),
-    "vm": ("listVirtualMachines", "virtualmachine", {}),
-    "volume": ("listVolumes", "volume", {}),
-    "account": ("listAccounts", "account", {}),
-    "address": ("listPublicIpAddresses", "publicipaddress", {}),
+    "vm": ("listVirtualMachines", "virtualmachine", ALL),
+    "volume": ("listVolumes", "volume", ALL),
+    "account": ("listAccounts", "account", ALL),
+    "address": ("listPublicIpAddresses", "publicipaddress", ALL),
 }
 NAMES = ("name", "displayname", "ipaddress")
 
@@ -34,23 +36,23 @@ def find(
     state: Annotated[Path | None, typer.Option(help="Directory of the cloud on this machine.")] = None,
 ) -> None:
     """Print the id of a thing, such as `pileus id zone local`. Exit status 1 when no or several things match."""
-    profile = find_profile(state or default_state())
     if kind not in LISTS:
-        raise typer.BadParameter(f"kind must be one of {', '.join(LISTS)}")
-    if profile is None:
-        complain("no keys to sign with: start a cloud with `pileus up`")
-        raise typer.Exit(1)
+        near = difflib.get_close_matches(kind, LISTS, n=1)
+        hint = f"; did you mean {near[0]}?" if near else ""
+        raise typer.BadParameter(f"kind must be one of {', '.join(LISTS)}{hint}")
     command, entry, filters = LISTS[kind]
-    client = Client(profile)
-    try:
+    with talking(state) as client:
         things = client.list(command, entry, **filters)
-    except ApiError as error:
-        complain(error.text)
-        raise typer.Exit(1) from None
-    finally:
-        client.close()
-    found = sorted({str(thing["id"]) for thing in things if name in [thing.get(field) for field in NAMES]})
-    if len(found) != 1:
-        complain(f"{len(found)} things of kind {kind} are named {name!r}")
-        raise typer.Exit(1)
-    typer.echo(found[0])
+    found = {str(thing["id"]): thing for thing in things if name in [thing.get(field) for field in NAMES]}
+    if len(found) == 1:
+        typer.echo(next(iter(found)))
+        return
+    if found:
+        complain(f"{len(found)} things of kind {kind} are named {name!r}: {', '.join(sorted(found))}")
+    else:
+        complain(f"no {kind} is named {name!r}")
+        known = sorted({str(thing[field]) for thing in things for field in NAMES if thing.get(field)})
+        if known:
+            near = difflib.get_close_matches(name, known, n=5) or known[:5]
+            complain(f"there is {', '.join(near)}", label="next")
+    raise typer.Exit(1)

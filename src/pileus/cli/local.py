@@ -18,6 +18,8 @@ from pileus.cli.state import State, default_state
 from pileus.sandbox import check
 from pileus.sandbox.switch import DEFAULT_SUBNET
 
+SMALLEST_SUBNET = 24
+
 StateOption = Annotated[
     Path | None, typer.Option("--state", help="Directory of the cloud's files ($PILEUS_STATE, /var/lib/pileus/local).")
 ]
@@ -26,19 +28,20 @@ StateOption = Annotated[
 def up(
     *,
     state: StateOption = None,
-    port: Annotated[int, typer.Option(help="Port of the API on 127.0.0.1.")] = 8080,
-    agent_port: Annotated[int, typer.Option(help="Port for agents, on the sandbox's switch.")] = 8250,
+    port: Annotated[int, typer.Option(help="Port of the API on 127.0.0.1.", min=1, max=65535)] = 8080,
+    agent_port: Annotated[int, typer.Option(help="Port for agents, on the sandbox's switch.", min=1, max=65535)] = 8250,
     prefix: Annotated[str, typer.Option(help="Prefix of namespaces and devices.")] = "pileus",
     subnet: Annotated[str, typer.Option(help="Network of the host and of public addresses.")] = str(DEFAULT_SUBNET),
 ) -> None:
     """Bring up a cloud on this machine: server, one KVM host in namespaces, storage, a template. Fine to run again."""
+    network = _network(subnet)
     if os.geteuid() != 0:
         raise LocalCloudError("namespaces and guests need root: run it with sudo")
     check()
     began = time.monotonic()
     files = State((state or default_state()).resolve())
     files.ensure()
-    wanted = Choices(prefix=prefix, api_port=port, agent_port=agent_port, subnet=IPv4Network(subnet))
+    wanted = Choices(prefix=prefix, api_port=port, agent_port=agent_port, subnet=network)
     cloud = LocalCloud(files, choices_of(files, wanted))
     (files.root / "prefix").write_text(cloud.choices.prefix)
     _image(files)
@@ -104,6 +107,16 @@ def status(*, state: StateOption = None) -> None:
         raise typer.Exit(3)
 
 
+def _network(text: str) -> IPv4Network:
+    try:
+        network = IPv4Network(text)
+    except ValueError as error:
+        raise typer.BadParameter(f"--subnet is a network such as {DEFAULT_SUBNET}: {error}") from None
+    if network.prefixlen > SMALLEST_SUBNET:
+        raise typer.BadParameter(f"--subnet needs room for 256 addresses: /{SMALLEST_SUBNET} or larger")
+    return network
+
+
 def _remembered(files: State) -> Choices:
     try:
         return Choices(prefix=(files.root / "prefix").read_text().strip())
@@ -125,7 +138,8 @@ def _image(files: State) -> None:
 
 
 def _farewell(cloud: LocalCloud, deploy: str, seconds: float) -> None:
-    password = cloud.state.password.read_text().strip()
+    first = cloud.state.password
+    password = first.read_text().strip() if first.exists() else "the one you set"
     out.print(
         f"""
 [green]The cloud is up[/green] after {seconds:.1f} s.

@@ -34,7 +34,14 @@ def signed_in(cloud: LocalCloud) -> Client:
                 raise
         else:
             return client
-    keys = _keys(cloud.endpoint, cloud.state.password.read_text().strip())
+    try:
+        password = cloud.state.password.read_text().strip()
+    except FileNotFoundError:
+        raise LocalCloudError(
+            f"{cloud.state.password} is gone, and so are keys that work: sign in yourself, register keys with "
+            f"registerUserKeys, and put them into {path}; or begin anew with `pileus down --purge`"
+        ) from None
+    keys = _keys(cloud.endpoint, password)
     store_profile(path, Profile(cloud.endpoint, keys["apikey"], keys["secretkey"]))
     return Client(read_profile(path))
 

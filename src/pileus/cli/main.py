@@ -2,6 +2,7 @@
 
 import sys
 
+import httpx
 import typer
 
 from pileus import __version__
@@ -9,6 +10,7 @@ from pileus.cli import call, doctor, find, local, programs
 from pileus.cli.client import ApiError
 from pileus.cli.local_cloud import LocalCloudError
 from pileus.cli.show import complain
+from pileus.cli.state import BadProfile
 from pileus.sandbox import SandboxError
 
 app = typer.Typer(
@@ -44,8 +46,8 @@ def run() -> None:
     """Entry point. Errors that a person can mend end with one clear text and status 1, never with a stack trace."""
     try:
         app()
-    except (ApiError, LocalCloudError, SandboxError) as error:
-        complain(str(error))
+    except (ApiError, BadProfile, LocalCloudError, SandboxError, httpx.HTTPError, OSError) as error:
+        complain(str(error) or type(error).__name__)
         sys.exit(1)
     except KeyboardInterrupt:
         sys.exit(130)

@@ -18,9 +18,10 @@ MOST_COLUMNS = 8
 FIRST = ("id", "name", "displayname", "displaytext", "state", "status", "ipaddress", "type", "created")
 
 
-def complain(text: str) -> None:
-    """An error a person can read."""
-    err.print(f"[red]error:[/red] {escape(text)}", soft_wrap=True)
+def complain(text: str, *, label: str = "error") -> None:
+    """An error a person can read, or with another label what to do about it."""
+    colour = "red" if label == "error" else "yellow"
+    err.print(f"[{colour}]{label}:[/{colour}] {escape(text)}", soft_wrap=True)
 
 
 @contextmanager

@@ -7,6 +7,7 @@ from pathlib import Path
 
 from pileus.cli.client import Profile
 
+VARIABLES = ("CLOUDSTACK_ENDPOINT", "CLOUDSTACK_KEY", "CLOUDSTACK_SECRET")
 DEFAULT_STATE = "/var/lib/pileus/local"
 
 
@@ -75,13 +76,27 @@ def read_profile(path: Path) -> Profile:
     return Profile(document["endpoint"], document["api_key"], document["secret_key"])
 
 
+class BadProfile(Exception):
+    """There are keys somewhere and they cannot be used; the text says why."""
+
+
 def find_profile(state: Path) -> Profile | None:
-    """$CLOUDSTACK_ENDPOINT, _KEY and _SECRET (as other clients name them), else the cloud on this machine."""
-    names = ("CLOUDSTACK_ENDPOINT", "CLOUDSTACK_KEY", "CLOUDSTACK_SECRET")
-    given = [os.environ.get(name, "") for name in names]
-    if all(given):
-        return Profile(*given)
+    """$CLOUDSTACK_ENDPOINT, _KEY and _SECRET (as other clients name them), else the cloud on this machine.
+
+    None when there is neither. Raises `BadProfile` for half of the variables, or a file that cannot be read.
+    """
+    given = {name: os.environ.get(name, "") for name in VARIABLES}
+    if all(given.values()):
+        return Profile(*given.values())
+    if any(given.values()):
+        missing = " and ".join(name for name, value in given.items() if not value)
+        raise BadProfile(f"{missing} must be set too, or none of {', '.join(VARIABLES)}")
+    path = State(state).profile
     try:
-        return read_profile(State(state).profile)
-    except (OSError, KeyError, tomllib.TOMLDecodeError):
+        return read_profile(path)
+    except FileNotFoundError:
         return None
+    except PermissionError:
+        raise BadProfile(f"{path} belongs to somebody else: run it with sudo") from None
+    except (OSError, KeyError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
+        raise BadProfile(f"{path} cannot be used ({error}): remove it and run `pileus up`") from None
