@@ -29,13 +29,14 @@ check: setup ## Lint, types, import law, house rules: seconds
 	@$(BIN)/python tools/house.py
 
 unit: setup ## The suites without guests: seconds to a minute
-	@$(BIN)/pytest tests/unit tests/component tests/workflow
+	@$(BIN)/pytest -n 2 --dist worksteal tests/unit tests/component tests/workflow
 
 e2e: setup ## Real hosts, real guests, kill -9 (needs root)
 	@$(BIN)/pytest tests/e2e
 
 test: check ## Everything a change must pass
-	@$(BIN)/pytest tests
+	@$(BIN)/pytest -n 2 --dist worksteal tests/unit tests/component tests/workflow
+	@$(BIN)/pytest tests/conformance tests/e2e
 
 bench: setup ## Measure one claim: make bench BENCH=first_vm
 	@test -n "$(BENCH)" || { echo "make bench BENCH=name, one of: $$(ls bench/*.py | xargs -n1 basename | sed 's/\.py//' | tr '\n' ' ')"; exit 1; }
