@@ -55,8 +55,9 @@ COPY = Transitions[CopyState](
 
 
 class PoolState(StrEnum):
-    """Wire states of a primary storage pool."""
+    """Wire states of a primary storage pool; Initial until the first host has attached it."""
 
+    INITIAL = "Initial"
     UP = "Up"
     PREPARE_FOR_MAINTENANCE = "PrepareForMaintenance"
     MAINTENANCE = "Maintenance"
@@ -66,6 +67,7 @@ class PoolState(StrEnum):
 
 POOL = Transitions[PoolState](
     {
+        PoolState.INITIAL: (PoolState.UP, PoolState.REMOVED),
         PoolState.UP: (PoolState.PREPARE_FOR_MAINTENANCE, PoolState.REMOVED),
         PoolState.PREPARE_FOR_MAINTENANCE: (PoolState.MAINTENANCE, PoolState.UP),
         PoolState.MAINTENANCE: (PoolState.CANCEL_MAINTENANCE, PoolState.REMOVED),
