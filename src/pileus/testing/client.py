@@ -27,13 +27,18 @@ class Refused(Exception):
 
 
 class Client:
-    """Calls commands. Without a caller it is trusted, as the integration port is; with one, its user gets keys."""
+    """Calls commands. Without a caller it is trusted, as the integration port is; with one, its user gets keys.
 
-    def __init__(self, database: Database, caller: Caller | None = None) -> None:
+    `keys` (API key and secret key) are of somebody who has some already.
+    """
+
+    def __init__(
+        self, database: Database, caller: Caller | None = None, *, keys: tuple[str, str] | None = None
+    ) -> None:
         register_all()
         self.database = database
-        self._dispatcher = Dispatcher(database, trusted=caller is None)
-        self._keys: tuple[str, str] | None = None
+        self._dispatcher = Dispatcher(database, trusted=caller is None and keys is None)
+        self._keys = keys
         if caller is not None:
             self._keys = secrets.token_urlsafe(48), secrets.token_urlsafe(48)
             with database.write() as tx:

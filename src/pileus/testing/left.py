@@ -98,18 +98,19 @@ def assert_consistent(tx: Tx, hosts: SimulatedHosts, stores: Mapping[int, Simula
     hosts.world.assert_bridges_used()
     _raise(
         [
-            *_guests(tx, hosts),
-            *_volumes(tx, hosts),
-            *_templates(tx, hosts),
-            *_images(tx, stores),
-            *_capacity(tx),
-            *_counts(tx),
-            *_orphans(tx),
+            *guests_amiss(tx, hosts),
+            *volumes_amiss(tx, hosts),
+            *templates_amiss(tx, hosts),
+            *images_amiss(tx, stores),
+            *capacity_amiss(tx),
+            *counts_amiss(tx),
+            *orphans_amiss(tx),
         ]
     )
 
 
-def _guests(tx: Tx, hosts: SimulatedHosts) -> list[str]:
+def guests_amiss(tx: Tx, hosts: SimulatedHosts) -> list[str]:
+    """Lives that should be and guests that are, where they differ."""
     rows = tx.all(
         select(host.c.uuid.label("host"), vm.c.instance_name, vm_incarnation.c.epoch)
         .join(vm, vm.c.id == vm_incarnation.c.vm_id)
@@ -122,7 +123,8 @@ def _guests(tx: Tx, hosts: SimulatedHosts) -> list[str]:
     return [*_both("guest", known, there), *(f"guest {name} lies there switched off" for name in off)]
 
 
-def _volumes(tx: Tx, hosts: SimulatedHosts) -> list[str]:
+def volumes_amiss(tx: Tx, hosts: SimulatedHosts) -> list[str]:
+    """Volumes of the database and files in pools, where they differ."""
     rows = tx.all(
         select(storage_pool.c.uuid.label("pool"), volume.c.path)
         .join(storage_pool, storage_pool.c.id == volume.c.pool_id)
@@ -133,7 +135,8 @@ def _volumes(tx: Tx, hosts: SimulatedHosts) -> list[str]:
     return _both("volume", known, there)
 
 
-def _templates(tx: Tx, hosts: SimulatedHosts) -> list[str]:
+def templates_amiss(tx: Tx, hosts: SimulatedHosts) -> list[str]:
+    """Templates that should lie on a pool and do not."""
     rows = tx.all(
         select(storage_pool.c.uuid.label("pool"), template_on_pool.c.name)
         .join(storage_pool, storage_pool.c.id == template_on_pool.c.pool_id)
@@ -145,7 +148,8 @@ def _templates(tx: Tx, hosts: SimulatedHosts) -> list[str]:
     return [f"template {name} is known and not there" for name in sorted(known - there)]
 
 
-def _images(tx: Tx, stores: Mapping[int, SimulatedStore]) -> list[str]:
+def images_amiss(tx: Tx, stores: Mapping[int, SimulatedStore]) -> list[str]:
+    """Images of the database and of secondary storage, where they differ."""
     ready = template_copy.c.state == str(CopyState.READY)
     rows = tx.all(select(template_copy.c.host_id, template_copy.c.name).where(ready))
     known = {f"{row['name']} on storage {row['host_id']}" for row in rows}
@@ -157,7 +161,8 @@ def _images(tx: Tx, stores: Mapping[int, SimulatedStore]) -> list[str]:
     return _both("image", known, there)
 
 
-def _capacity(tx: Tx) -> list[str]:
+def capacity_amiss(tx: Tx) -> list[str]:
+    """Claims on hosts and pools that are not the sum of what holds them."""
     wrong = []
     held = select(
         vm_incarnation.c.host_id,
@@ -180,7 +185,7 @@ def _capacity(tx: Tx) -> list[str]:
     return wrong
 
 
-def _counts(tx: Tx) -> list[str]:
+def counts_amiss(tx: Tx) -> list[str]:
     """Every account's and domain's count against the rows it counts."""
     parents = {row["id"]: row["parent_id"] for row in tx.all(select(domain.c.id, domain.c.parent_id))}
     home = {row["id"]: row["domain_id"] for row in tx.all(select(account.c.id, account.c.domain_id))}
@@ -220,7 +225,8 @@ def _owned(tx: Tx) -> list[tuple[int, int]]:
     return found
 
 
-def _orphans(tx: Tx) -> list[str]:
+def orphans_amiss(tx: Tx) -> list[str]:
+    """What belongs to nobody, or to something that is gone."""
     live_vm = select(vm.c.id).where(vm.c.live == 1)
     live_network = select(network.c.id).where(network.c.live == 1)
     taken = public_ip.c.state != str(IpState.FREE)

@@ -1,0 +1,325 @@
+"""What must be true of a cloud that was left in peace, whatever happened before: one function per promise.
+
+Each returns what is wrong, in words. They read the database and the simulated hosts, and believe neither alone.
+"""
+
+from collections import Counter, defaultdict
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from sqlalchemy import RowMapping, Table, select
+
+from pileus.server.db.tables.account import account, resource_count
+from pileus.server.db.tables.event import event
+from pileus.server.db.tables.host import host, host_operation
+from pileus.server.db.tables.job import job
+from pileus.server.db.tables.network import network, network_config, nic, port_forwarding_rule, public_ip
+from pileus.server.db.tables.place import zone_vnet
+from pileus.server.db.tables.template import template, template_copy, template_on_pool
+from pileus.server.db.tables.vm import vm, vm_incarnation
+from pileus.server.db.tables.volume import volume
+from pileus.server.db.transaction import Tx
+from pileus.server.domain.account import UNLIMITED
+from pileus.server.domain.host import HostState
+from pileus.server.domain.job import Phase
+from pileus.server.domain.network import IpState, NetworkState, RuleState
+from pileus.server.domain.storage import CopyState
+from pileus.server.domain.vm import VmKind, VmState
+from pileus.server.elements import virtual_router
+from pileus.server.events import types
+from pileus.testing import left
+from pileus.testing.simulation.lines import LinedWorld
+from pileus.testing.simulation.workload import Ack
+from pileus.wire.router import fingerprint
+
+UNDO_SECONDS = 900
+"""How long the way back may take after a deadline."""
+
+
+@dataclass(frozen=True)
+class End:
+    """A run that is over. `quiet` says that it came to rest; `last_fault_at` is in ms since the epoch."""
+
+    world: LinedWorld
+    tx: Tx
+    acks: tuple[Ack, ...]
+    last_fault_at: int
+    quiet: bool
+
+
+def is_quiet(tx: Tx) -> bool:
+    """Nothing is under way."""
+    if tx.scalar(select(job.c.id).where(job.c.open == 1, job.c.phase != str(Phase.STUCK)).limit(1)) is not None:
+        return False
+    return tx.scalar(select(host_operation.c.id).where(host_operation.c.pending == 1).limit(1)) is None
+
+
+def one_life(end: End) -> list[str]:
+    """(1) At most one live incarnation of a VM: in the database and on the hosts."""
+    rows = end.tx.all(select(vm_incarnation.c.vm_id).where(vm_incarnation.c.current == 1))
+    wrong = [f"machine {vm_id} has {n} lives" for vm_id, n in Counter(row["vm_id"] for row in rows).items() if n > 1]
+    running = Counter(guest.name for _, guest in end.world.hosts.world.guests() if guest.running)
+    return wrong + [f"{name} runs {n} times" for name, n in running.items() if n > 1]
+
+
+def one_owner(end: End) -> list[str]:
+    """(2) No address, VLAN, MAC or volume is owned twice or by nobody."""
+    tx = end.tx
+    wrong = left.orphans_amiss(tx)
+    cards = tx.all(select(nic).where(nic.c.live == 1))
+    wrong += _twice("address of a network", [(row["network_id"], row["ip"]) for row in cards if row["ip"]])
+    wrong += _twice("MAC", [row["mac"] for row in cards if row["mac"]])
+    disks = tx.all(select(volume).where(volume.c.live == 1))
+    wrong += _twice("file", [(row["pool_id"], row["path"]) for row in disks if row["path"]])
+    nets = {row["id"]: row for row in tx.all(select(network).where(network.c.live == 1))}
+    held = {row["network_id"]: row["vnet"] for row in tx.all(select(zone_vnet)) if row["network_id"] is not None}
+    for net in nets.values():
+        if not net["specified_vlan"] and net["vnet"] is not None and held.get(net["id"]) != net["vnet"]:
+            wrong.append(f"network {net['id']} says VLAN {net['vnet']} and holds {held.get(net['id'])}")
+    for network_id, vnet in held.items():
+        if network_id in nets and nets[network_id]["vnet"] != vnet:
+            wrong.append(f"VLAN {vnet} is held for network {network_id}, which says {nets[network_id]['vnet']}")
+    for address in tx.all(select(public_ip).where(public_ip.c.live == 1)):
+        free = address["state"] == IpState.FREE
+        if free and (address["account_id"], address["network_id"]) != (None, None):
+            wrong.append(f"address {address['address']} is free and owned")
+    gone = {row["id"] for row in tx.all(select(account.c.id).where(account.c.live.is_(None)))}
+    for table in (vm, volume, network, public_ip, template, port_forwarding_rule):
+        for row in tx.all(select(table.c.id, table.c.account_id).where(table.c.live == 1)):
+            if row["account_id"] in gone:
+                wrong.append(f"{table.name} {row['id']} belongs to account {row['account_id']}, which is gone")
+    return wrong
+
+
+def counts_right(end: End) -> list[str]:
+    """(3) Counts equal rows, and stand over a limit only where the limit was lowered."""
+    wrong = left.counts_amiss(end.tx)
+    if any(ack.command == "updateResourceLimit" or "max.account" in str(ack.parameters) for ack in end.acks):
+        return wrong
+    over = resource_count.c.maximum != UNLIMITED, resource_count.c.used > resource_count.c.maximum
+    below = end.tx.all(select(resource_count).where(resource_count.c.used < 0))
+    return wrong + [f"over its limit: {dict(row)}" for row in [*end.tx.all(select(resource_count).where(*over)), *below]]
+
+
+def capacity_right(end: End) -> list[str]:
+    """(4) What is claimed of hosts and pools equals the sum of what runs and lies there."""
+    return left.capacity_amiss(end.tx)
+
+
+def jobs_ended(end: End) -> list[str]:
+    """(5) Every job ended, within its deadline after the last fault."""
+    wrong = [] if end.quiet else [f"no rest after hours of peace: {end.world.open_jobs()}"]
+    for row in end.tx.all(select(job)):
+        about = f"job {row['id']} {row['workflow']}"
+        if row["open"] is not None:
+            wrong.append(f"{about} is {row['phase']} at {row['position']}: {row['error_text']}")
+            continue
+        patience = row["deadline_at"] - row["created_at"] + UNDO_SECONDS * 1000
+        late = row["completed_at"] - max(row["created_at"], end.last_fault_at) - patience
+        if late > 0:
+            wrong.append(f"{about} ended {late / 1000} s late")
+    return wrong
+
+
+def states_stable(end: End) -> list[str]:
+    """(6) Every entity is in a state it may stay in."""
+    tx = end.tx
+    wrong: list[str] = []
+    try:
+        left.assert_quiet(tx)
+    except AssertionError as error:
+        wrong += str(error).splitlines()
+    for row in tx.all(select(port_forwarding_rule).where(port_forwarding_rule.c.live == 1)):
+        if row["state"] != RuleState.ACTIVE:
+            wrong.append(f"rule {row['id']} is {row['state']}")
+    for row in tx.all(select(host).where(host.c.live == 1)):
+        if row["state"] != HostState.UP:
+            wrong.append(f"host {row['id']} is {row['state']}")
+    going = [str(CopyState.DOWNLOADING), str(CopyState.REMOVING)]
+    for row in tx.all(select(template_copy).where(template_copy.c.state.in_(going))):
+        wrong.append(f"copy of template {row['template_id']} is {row['state']}")
+    for row in tx.all(select(account).where(account.c.live == 1, account.c.cleanup_required == 1)):
+        wrong.append(f"account {row['id']} is still being cleaned up")
+    lives = {row["vm_id"]: row["state"] for row in tx.all(select(vm_incarnation).where(vm_incarnation.c.current == 1))}
+    for row in tx.all(select(vm).where(vm.c.live == 1)):
+        if (row["state"] == VmState.RUNNING) is not (row["id"] in lives):
+            wrong.append(f"machine {row['id']} is {row['state']}, its life {lives.get(row['id'])}")
+    return wrong
+
+
+def configs_applied(end: End) -> list[str]:
+    """(7) The generation applied equals the one desired, and routers run what the database declares."""
+    tx = end.tx
+    rows = tx.all(
+        select(network_config, vm.c.instance_name)
+        .join(network, network.c.id == network_config.c.network_id)
+        .join(vm, vm.c.id == network_config.c.router_id)
+        .where(network.c.live == 1, network.c.state == str(NetworkState.IMPLEMENTED))
+        .where(vm.c.state == str(VmState.RUNNING))
+    )
+    wrong = []
+    for row in rows:
+        about = f"network {row['network_id']}"
+        if row["applied"] != row["desired"]:
+            wrong.append(f"{about}: applied {row['applied']}, desired {row['desired']}, refused {row['refused']}")
+            continue
+        declared = fingerprint(virtual_router.config(tx, row["network_id"], generation=row["applied"]))
+        runs = end.world.hosts.world.config_of(row["instance_name"])
+        if runs is None or fingerprint(runs) != declared:
+            wrong.append(f"{about}: its router runs another config than declared")
+    return wrong
+
+
+def both_know(end: End) -> list[str]:
+    """(8) Nothing is on a host that the database does not know, and the reverse."""
+    tx, hosts = end.tx, end.world.hosts
+    wrong = [
+        *left.guests_amiss(tx, hosts),
+        *left.volumes_amiss(tx, hosts),
+        *left.templates_amiss(tx, hosts),
+        *left.images_amiss(tx, end.world.stores),
+    ]
+    for check in (hosts.world.assert_sound, hosts.world.assert_bridges_used):
+        try:
+            check()
+        except AssertionError as error:
+            wrong.append(str(error))
+    return wrong
+
+
+def events_pair(end: End) -> list[str]:
+    """(9) Every job's events have one beginning and one end, and nothing is used twice at the same time."""
+    rows = end.tx.all(select(event).order_by(event.c.id))
+    ends: defaultdict[int, list[str]] = defaultdict(list)
+    for row in rows:
+        if row["start_id"] is not None and row["state"] == "Completed":
+            ends[row["start_id"]].append(row["level"])
+    wrong = []
+    for row in end.tx.all(select(job).where(job.c.start_event_id.is_not(None), job.c.open.is_(None))):
+        told = ends[row["start_event_id"]]
+        wanted = "ERROR" if row["phase"] == Phase.FAILED else "INFO"
+        if told != [wanted]:
+            wrong.append(f"job {row['id']} {row['workflow']} {row['phase']} ended with events {told}")
+    intervals = (
+        (vm, "VirtualMachine", types.VM_START, types.VM_STOP),
+        (volume, "Volume", types.VOLUME_CREATE, types.VOLUME_DELETE),
+        (public_ip, "IpAddress", types.NET_IPASSIGN, types.NET_IPRELEASE),
+    )
+    done = [row for row in rows if row["state"] == "Completed" and row["level"] == "INFO"]
+    for table, kind, starts, stops in intervals:
+        wrong += _intervals(end, [row for row in done if row["resource_kind"] == kind], table, starts, stops)
+    return wrong
+
+
+def _intervals(end: End, rows: list[RowMapping], table: Table, starts: str, stops: str) -> list[str]:
+    wrong, running = [], set()
+    for row in rows:
+        about = f"{row['type']} of {table.name} {row['resource_id']} (event {row['id']})"
+        if row["type"] == starts:
+            if row["resource_id"] in running:
+                wrong.append(f"{about}: it had begun already")
+            running.add(row["resource_id"])
+        elif row["type"] == stops:
+            if row["resource_id"] not in running:
+                wrong.append(f"{about}: it had not begun")
+            running.discard(row["resource_id"])
+    if table is vm:
+        used = (vm.c.state == str(VmState.RUNNING)) & (vm.c.kind == str(VmKind.USER))
+    elif table is public_ip:
+        used = public_ip.c.account_id.is_not(None)
+    else:
+        used = volume.c.state == "Ready"
+    there = {row["id"] for row in end.tx.all(select(table.c.id).where(table.c.live == 1, used))}
+    if there != running:
+        wrong.append(f"{table.name}: in use {sorted(there)}, by its events {sorted(running)}")
+    return wrong
+
+
+def nothing_lost(end: End) -> list[str]:
+    """(10) What was acknowledged is there: every job, and every thing that was made."""
+    tx = end.tx
+    jobs = {row["uuid"]: row for row in tx.all(select(job))}
+    wrong = [f"job {ack.job} of {ack.command} is lost" for ack in end.acks if ack.job and ack.job not in jobs]
+    for ack in end.acks:
+        table = _MADE.get(ack.command)
+        if table is None or ack.entity is None:
+            continue
+        if tx.scalar(select(table.c.id).where(table.c.uuid == ack.entity)) is None:
+            wrong.append(f"what {ack.command} made is lost: {ack.entity}")
+    ended: dict[int, RowMapping] = {}
+    for row in sorted(jobs.values(), key=lambda row: (row["completed_at"] or 0, row["id"])):
+        if row["workflow"] in _LEAVES and row["phase"] == Phase.SUCCEEDED:
+            ended[row["instance_id"]] = row
+    recovered = {ack.parameters["id"] for ack in end.acks if ack.command == "recoverVirtualMachine"}
+    for vm_id, row in ended.items():
+        machine = tx.one(select(vm).where(vm.c.id == vm_id))
+        if machine is None:
+            wrong.append(f"machine {vm_id} of job {row['id']} is lost")
+        elif machine["uuid"] not in recovered and machine["state"] not in _LEAVES[row["workflow"]]:
+            wrong.append(f"{row['workflow']} of machine {vm_id} succeeded last, and it is {machine['state']}")
+    return wrong
+
+
+_MADE = {
+    "deployVirtualMachine": vm,
+    "createNetwork": network,
+    "registerTemplate": template,
+    "createAccount": account,
+    "createPortForwardingRule": port_forwarding_rule,
+    "associateIpAddress": public_ip,
+}
+
+_LEAVES = {
+    # A guest may stop by itself, and a host may die: Running is not promised for ever.
+    "vm.deploy": (VmState.RUNNING, VmState.STOPPED),
+    "vm.create": (VmState.STOPPED,),
+    "vm.start": (VmState.RUNNING, VmState.STOPPED),
+    "vm.stop": (VmState.STOPPED,),
+    "vm.destroy": (VmState.DESTROYED, VmState.EXPUNGING),
+    "vm.expunge": (VmState.EXPUNGING,),
+}
+
+
+def failures_leave_nothing(end: End) -> list[str]:
+    """(11) A failed job left nothing: no life, address, file, fetch or rule that it made."""
+    tx = end.tx
+    failed = {row["id"]: row for row in tx.all(select(job).where(job.c.phase == str(Phase.FAILED)))}
+    wrong = []
+
+    def look(table: Table, what: str, *where: object) -> None:
+        for row in tx.all(select(table).where(table.c.job_id.in_(failed), *where)):  # type: ignore[arg-type]
+            wrong.append(f"{what} of failed job {row['job_id']} {failed[row['job_id']]['workflow']}: {dict(row)}")
+
+    look(vm_incarnation, "life", vm_incarnation.c.current == 1)
+    look(public_ip, "address", public_ip.c.state != str(IpState.FREE))
+    look(volume, "volume", volume.c.live == 1, volume.c.state == "Ready")
+    look(template_on_pool, "fetch", template_on_pool.c.state == str(CopyState.DOWNLOADING))
+    for row in failed.values():
+        machine = tx.one(select(vm).where(vm.c.id == row["instance_id"]))
+        if row["workflow"] in ("vm.deploy", "vm.create") and machine is not None and machine["live"] is not None:
+            wrong.append(f"machine {machine['id']} of failed job {row['id']} is {machine['state']}")
+    return wrong
+
+
+INVARIANTS: tuple[Callable[[End], list[str]], ...] = (
+    one_life,
+    one_owner,
+    counts_right,
+    capacity_right,
+    jobs_ended,
+    states_stable,
+    configs_applied,
+    both_know,
+    events_pair,
+    nothing_lost,
+    failures_leave_nothing,
+)
+
+
+def broken(end: End) -> list[str]:
+    """Every invariant that does not hold, with what is wrong."""
+    return [f"{check.__name__}: {what}" for check in INVARIANTS for what in check(end)]
+
+
+def _twice(what: str, things: list[object]) -> list[str]:
+    return [f"{what} {thing} is given {n} times" for thing, n in Counter(things).items() if n > 1]

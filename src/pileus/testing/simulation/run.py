@@ -1,0 +1,120 @@
+"""One run: calls and faults as the seed has it, then peace, then judgement."""
+
+import random
+import tempfile
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+from pileus.server.registered import register_all
+from pileus.testing.builders import GIB
+from pileus.testing.clock import FakeClock
+from pileus.testing.database import fresh_database
+from pileus.testing.simulation.chronicle import Chronicle
+from pileus.testing.simulation.faults import Mishaps
+from pileus.testing.simulation.invariants import End, broken, is_quiet
+from pileus.testing.simulation.lines import Crash, LinedWorld
+from pileus.testing.simulation.sealed import overheard, sealed
+from pileus.testing.simulation.workload import Workload
+
+PEACE_SECONDS = 4 * 3600
+"""How long after the last fault everything must have come to rest."""
+
+TURNS = 30_000
+"""More than a sound run ever takes."""
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """How a run ended. `wrong` names each broken invariant with what broke it."""
+
+    seed: int
+    wrong: tuple[str, ...]
+    digest: str
+    trace: tuple[str, ...]
+
+    @property
+    def ok(self) -> bool:
+        return not self.wrong
+
+    def __str__(self) -> str:
+        verdict = "\n".join(self.wrong) if self.wrong else "sound"
+        return "\n".join([*self.trace, f"seed {self.seed}: {verdict}"])
+
+
+def simulate(seed: int, *, acts: int = 12) -> Outcome:
+    """Play the run of a seed with about so many calls. The same arguments play the same run."""
+    register_all()
+    dice = random.Random(f"run {seed}")  # noqa: S311 (a simulation must be repeatable)
+    clock = FakeClock()
+    chronicle = Chronicle(clock)
+    with (
+        tempfile.TemporaryDirectory(prefix="pileus-test-") as directory,
+        fresh_database(Path(directory), clock) as db,
+        sealed(seed),
+        overheard(chronicle),
+    ):
+        play = _Play(LinedWorld(db, clock), dice, chronicle, acts)
+        wrong = play.run()
+    return Outcome(seed, tuple(wrong), chronicle.digest, tuple(chronicle.lines))
+
+
+class _Play:
+    def __init__(self, world: LinedWorld, dice: random.Random, chronicle: Chronicle, acts: int) -> None:
+        self.world, self.dice, self.chronicle, self.acts = world, dice, chronicle, acts
+        cloud = world.cloud(hosts=dice.choice((2, 3)), cpus=4, memory=4 * GIB)
+        world.offering(ram_mib=1024)
+        self.mishaps = Mishaps(world, dice, chronicle)
+        self.workload = Workload(world, cloud, dice, chronicle)
+        world.begin(dice, chronicle)
+
+    def run(self) -> list[str]:
+        """Everything. Returns what is wrong in the end."""
+        self._turns(self.dice.randrange(10))
+        for _ in range(self.acts):
+            self._act()
+            if self.dice.random() < 0.35:
+                self._guarded(self.mishaps.strike)
+            self._turns(self.dice.choice((0, 2, 5, 20, 60)))
+            self._guarded(self._pass_some_time)
+        self.mishaps.stop()
+        quiet = self._calm_down()
+        with self.world.db.read() as tx:
+            end = End(self.world, tx, tuple(self.workload.acks), self.mishaps.last_at, quiet=quiet)
+            return [*(f"error that nobody foresaw: {bug}" for bug in self.chronicle.bugs), *broken(end)]
+
+    def _act(self) -> None:
+        self._guarded(self.workload.call)
+
+    def _guarded(self, act: Callable[[], None]) -> None:
+        try:
+            act()
+        except Crash:
+            self.world.restart()
+
+    def _turns(self, number: int) -> None:
+        for _ in range(number):
+            if not self.world.turn():
+                return
+
+    def _pass_some_time(self) -> None:
+        self.world.pass_time(self.dice.choice((0.1, 1.0, 5.0, 30.0, 90.0)))
+
+    def _calm_down(self) -> bool:
+        """Let time pass until nothing moves any more. False when that takes too long."""
+        world = self.world
+        give_up_at = world.clock.now() + PEACE_SECONDS * 1000
+        calm = 0
+        for _ in range(TURNS):
+            if world.turn():
+                continue
+            with world.db.read() as tx:
+                calm = calm + 1 if is_quiet(tx) else 0
+            if calm > 2:
+                return True
+            if world.clock.now() > give_up_at:
+                return False
+            next_at = world.next_event_at()
+            pause = 660.0 if next_at is None else (next_at - world.clock.now()) / 1000
+            world.pass_time(min(660.0, pause + 0.001))
+        return False

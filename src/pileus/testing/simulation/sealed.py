@@ -1,0 +1,64 @@
+"""A run that chance cannot reach: names come from the seed, and what is logged as an error is kept.
+
+Within the block nothing else of the process may make names or log: one thread, one run.
+"""
+
+import random
+import sys
+import traceback
+import uuid
+from collections.abc import Iterator, MutableMapping
+from contextlib import contextmanager
+from typing import Any
+
+import structlog
+from argon2 import PasswordHasher
+
+from pileus.agent.backend import Refused
+from pileus.server.auth import passwords
+from pileus.server.domain.errors import PileusError
+from pileus.testing.simulation.chronicle import Chronicle
+
+_CHEAP = PasswordHasher(time_cost=1, memory_cost=64, parallelism=1)
+
+
+@contextmanager
+def sealed(seed: int) -> Iterator[None]:
+    """UUIDs follow from the seed; passwords are hashed for real, but cheaply."""
+    dice = random.Random(f"names {seed}")  # noqa: S311 (names in a simulation are no secrets)
+    real, hasher = uuid.uuid4, passwords._hasher
+    uuid.uuid4 = lambda: uuid.UUID(int=dice.getrandbits(128), version=4)
+    passwords._hasher = _CHEAP
+    try:
+        yield
+    finally:
+        uuid.uuid4, passwords._hasher = real, hasher
+
+
+@contextmanager
+def overheard(chronicle: Chronicle) -> Iterator[None]:
+    """Every exception that is logged as an error becomes a bug of the chronicle, unless somebody foresaw it."""
+
+    def listen(_logger: Any, name: str, entry: MutableMapping[str, Any]) -> MutableMapping[str, Any]:
+        error = entry.get("exc_info")
+        if error is True:
+            error = _current()
+        if name in ("error", "exception") and isinstance(error, BaseException) and not foreseen(error):
+            chronicle.bug("".join(traceback.format_exception(error)))
+        raise structlog.DropEvent
+
+    before = structlog.get_config()
+    structlog.configure(processors=[listen], wrapper_class=structlog.stdlib.BoundLogger)
+    try:
+        yield
+    finally:
+        structlog.configure(**before)
+
+
+def foreseen(error: BaseException) -> bool:
+    """Whether the error is one that the code raises to tell something, or that a fault has put there."""
+    return isinstance(error, PileusError | OSError | Refused)
+
+
+def _current() -> BaseException | None:
+    return sys.exc_info()[1]
