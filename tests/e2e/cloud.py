@@ -193,15 +193,15 @@ class Cloud:
         )
         self.template = self.register(image)
 
-    def register(self, image: Path, **more: object) -> str:
+    def register(self, image: Path, *, name: str = "small") -> str:
         """Register an image over HTTP and wait until it is ready."""
         files = Files(self.address, image.parent)
         try:
             os_type = self.admin.list("listOsTypes", "ostype", keyword="Other Linux (64-bit)")[0]["id"]
             made = self.admin.call(
-                "registerTemplate", name="small", displaytext="small", format="QCOW2", hypervisor=self.hypervisor,
+                "registerTemplate", name=name, displaytext=name, format="QCOW2", hypervisor=self.hypervisor,
                 ostypeid=os_type, zoneid=self.zone, url=f"{files.url}/{image.name}", ispublic=True, isfeatured=True,
-                passwordenabled=True, **more,
+                passwordenabled=True,
             )["template"][0]["id"]  # fmt: skip
 
             def ready() -> bool:

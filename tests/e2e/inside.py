@@ -30,7 +30,6 @@ class Guest:
                 privateport=private,
                 virtualmachineid=vm["id"],
             )
-        self.await_answer()
 
     def get(self, path: str) -> str:
         """A page of the guest's web server."""
