@@ -27,6 +27,7 @@ check: setup ## Lint, types, import law, house rules: seconds
 	@$(BIN)/mypy
 	@$(BIN)/lint-imports
 	@$(BIN)/python tools/house.py
+	@$(BIN)/python tools/role_matrix.py --check
 
 unit: setup ## The suites without guests: seconds to a minute
 	@$(BIN)/pytest -n 2 --dist worksteal tests/unit tests/component tests/workflow

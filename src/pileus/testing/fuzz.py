@@ -79,8 +79,9 @@ class Fuzzer:
 
     def close(self) -> None:
         """End the threads."""
-        for app in (*self._apps.values(), self._trusted):
+        for app in self._apps.values():
             app.close()
+        self._trusted.close()
 
     # ---- making
 

@@ -10,7 +10,7 @@ from typing import Any
 
 from sqlalchemy import BigInteger, Integer, SmallInteger, Table, insert, select, update
 
-from pileus.server.auth.kinds import KINDS, Rule
+from pileus.server.auth.kinds import KINDS
 from pileus.server.db.tables import metadata
 from pileus.server.db.tables.account import account, domain, users
 from pileus.server.db.tables.event import event
@@ -18,7 +18,7 @@ from pileus.server.db.tables.host import host
 from pileus.server.db.tables.network import network, nic, port_forwarding_rule, public_ip
 from pileus.server.db.tables.offering import disk_offering, service_offering
 from pileus.server.db.tables.place import zone
-from pileus.server.db.tables.template import template
+from pileus.server.db.tables.template import template, template_copy, template_zone
 from pileus.server.db.tables.vm import vm
 from pileus.server.db.tables.volume import volume
 from pileus.server.db.transaction import Tx
@@ -34,8 +34,8 @@ from pileus.testing.world import World
 CANARY = "canary7"
 """In every text of the second tenant: it must stand in no answer to anybody else."""
 
-PRIVATE = frozenset({Rule.DOMAIN, Rule.ACCOUNT, Rule.OFFERED, Rule.OWNED, Rule.OWNED_OR_SHARED, Rule.OWNED_OR_PUBLIC})
-"""Rules by which a thing can belong to one tenant; the rest is everybody's or the administrators'."""
+_OFFERED: tuple[type[Entity], ...] = (ids.Domain, ids.Zone, ids.ServiceOffering, ids.DiskOffering)
+"""Kinds that belong to a domain, not to an account."""
 
 Things = Mapping[type[Entity], str]
 """UUID of one thing of every kind."""
@@ -60,6 +60,10 @@ class Tenancy:
     ours: Tenant
     theirs: Tenant
     neighbour: Caller
+    beside: Things
+    """What the neighbour owns, and what their domain offers."""
+    zone: str
+    """A zone that is everybody's, and can run guests."""
     secrets: frozenset[str]
     """UUIDs of every row that belongs to their account: none may be told to anybody who may not see it."""
 
@@ -70,8 +74,11 @@ class Tenancy:
         ours = _tenant(world, cloud, "ours", "plain")
         theirs = _tenant(world, cloud, "theirs", CANARY)
         neighbour = world.account("neighbour", domain_id=theirs.user.domain_id)
+        offered: Things = {kind: theirs.things[kind] for kind in _OFFERED}
+        beside = _belongings(world, cloud, neighbour, "beside", offered)
         with world.db.read() as tx:
-            return cls(world, cloud, ours, theirs, neighbour, _uuids(tx, theirs))
+            public = _uuid(tx, zone, cloud.zone)
+            return cls(world, cloud, ours, theirs, neighbour, beside, public, _uuids(tx, theirs))
 
 
 def _tenant(world: World, cloud: Cloud, name: str, mark: str) -> Tenant:
@@ -80,43 +87,47 @@ def _tenant(world: World, cloud: Cloud, name: str, mark: str) -> Tenant:
     admin = world.account(f"{name}-admin", domain_id=domain_id, type=AccountType.DOMAIN_ADMIN)
     resource_admin = world.account(f"{name}-resources", domain_id=domain_id, type=AccountType.RESOURCE_ADMIN)
     with world.db.write() as tx:
+        offered = {"domain_id": domain_id}
+        given: dict[type[Entity], tuple[Table, int]] = {
+            ids.Domain: (domain, domain_id),
+            ids.Zone: (zone, _copy(tx, zone, cloud.zone, name=f"zone-{mark}", **offered)),
+            ids.ServiceOffering: (
+                service_offering,
+                _copy(tx, service_offering, cloud.offering, name=f"service-{mark}", **offered),
+            ),
+            ids.DiskOffering: (disk_offering, _row(tx, disk_offering, user, mark, size_bytes=1 << 30, **offered)),
+        }
+        things = {kind: _uuid(tx, table, row_id) for kind, (table, row_id) in given.items()}
+    return Tenant(user, admin, resource_admin, _belongings(world, cloud, user, mark, things))
+
+
+def _belongings(world: World, cloud: Cloud, user: Caller, mark: str, given: Things) -> Things:
+    """One thing of every kind: those `given` to the account's domain, all others its own."""
+    made = {**given, **_deployed(world, cloud, user, mark)}
+    with world.db.write() as tx:
         marked = {"firstname": mark, "lastname": mark, "email": f"{mark}@example.org"}
         tx.execute(update(users).where(users.c.id == user.user_id).values(marked))
-    made = _deployed(world, cloud, user, mark)
-    with world.db.write() as tx:
-        offered = {"domain_id": domain_id}
-        private_zone = _copy(tx, zone, cloud.zone, name=f"zone-{mark}", **offered)
+        private = {"account_id": user.account_id, "domain_id": user.domain_id, "is_public": 0, "is_featured": 0}
+        named = {"name": f"template-{mark}", "display_text": mark}
         made |= {
-            ids.Domain: _uuid(tx, domain, domain_id),
             ids.Account: _uuid(tx, account, user.account_id),
             ids.User: _uuid(tx, users, user.user_id),
-            ids.Zone: _uuid(tx, zone, private_zone),
-            ids.ServiceOffering: _uuid(
-                tx, service_offering, _copy(tx, service_offering, cloud.offering, name=f"service-{mark}", **offered)
-            ),
-            ids.DiskOffering: _uuid(
-                tx, disk_offering, _row(tx, disk_offering, user, mark, size_bytes=1 << 30, **offered)
-            ),
-            ids.Template: _uuid(
-                tx,
-                template,
-                _copy(
-                    tx,
-                    template,
-                    cloud.template,
-                    name=f"template-{mark}",
-                    display_text=mark,
-                    account_id=user.account_id,
-                    domain_id=domain_id,
-                    is_public=0,
-                    is_featured=0,
-                ),
-            ),
+            ids.Template: _uuid(tx, template, _template(tx, cloud.template, **private, **named)),
         }
         for kind, entry in KINDS.items():
             if kind not in made:
                 made[kind] = _any(tx, kind, entry.table, user, mark)
-    return Tenant(user, admin, resource_admin, made)
+    return made
+
+
+def _template(tx: Tx, template_id: int, **changes: Any) -> int:
+    """A copy of a template, with its image in the same zones."""
+    copied = _copy(tx, template, template_id, **changes)
+    for table in (template_zone, template_copy):
+        for row in tx.all(select(table).where(table.c.template_id == template_id)):
+            kept = {name: value for name, value in row.items() if name != "id"}
+            tx.execute(insert(table).values({**kept, "template_id": copied}))
+    return copied
 
 
 def _deployed(world: World, cloud: Cloud, user: Caller, mark: str) -> dict[type[Entity], str]:
