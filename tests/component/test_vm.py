@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 from sqlalchemy import select, update
-from vm_setup import deployed, refuse, row_of
+from vm_setup import deployed, refuse, row_of, steady_cloud
 
 from pileus.server.db.queries import count, incarnation
 from pileus.server.db.queries import vm as vms
@@ -30,7 +30,7 @@ Command = Callable[[Tx, Caller, Id[Vm]], Any]
 
 @pytest.fixture
 def cloud(world: World) -> Cloud:
-    return world.cloud()
+    return steady_cloud(world)
 
 
 @pytest.fixture

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 from sqlalchemy import insert, select, update
-from vm_setup import deployed, refuse, row_of, submitted
+from vm_setup import deployed, refuse, row_of, steady_cloud, submitted
 
 from pileus.server.db.queries import vm as vms
 from pileus.server.db.tables.event import event
@@ -35,7 +35,7 @@ from pileus.wire.operations import Reason, StartVm
 
 @pytest.fixture
 def cloud(world: World) -> Cloud:
-    return world.cloud()
+    return steady_cloud(world)
 
 
 @pytest.fixture

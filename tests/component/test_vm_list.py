@@ -4,7 +4,7 @@ from typing import Any
 
 import pytest
 from sqlalchemy import event, select
-from vm_setup import deployed, row_of
+from vm_setup import deployed, row_of, steady_cloud
 
 from pileus.server.db.queries import nic as nics
 from pileus.server.db.tables.host import host
@@ -44,7 +44,7 @@ FILTERS = (
 
 @pytest.fixture
 def cloud(world: World) -> Cloud:
-    return world.cloud()
+    return steady_cloud(world)
 
 
 @pytest.fixture

@@ -2,7 +2,7 @@
 
 import pytest
 from sqlalchemy import select, update
-from vm_setup import deployed, refuse, row_of
+from vm_setup import deployed, refuse, row_of, steady_cloud
 
 from pileus.server.db.queries import incarnation
 from pileus.server.db.tables.event import event
@@ -23,7 +23,7 @@ GUEST_UUID = "5f4dcc3b-5aa7-4d1e-8b27-0242ac120002"
 
 @pytest.fixture
 def cloud(world: World) -> Cloud:
-    return world.cloud()
+    return steady_cloud(world)
 
 
 @pytest.fixture
@@ -105,9 +105,10 @@ def test_a_copy_of_another_epoch_is_ended(world: World, cloud: Cloud, web: Id[Vm
     other = next(host_id for host_id in cloud.hosts if host_id != row["host_id"])
     seen = VmSeen(row["instance_name"], row["uuid"], epoch, running=True)
 
-    with world.db.write() as tx:
-        vm_sync.inventory(tx, other, [seen])
-        vm_sync.inventory(tx, other, [seen])
+    holds = [*world.hosts.intro(world.uuid(host, other)).holds, seen]
+    for _ in range(2):
+        with world.db.write() as tx:
+            vm_sync.inventory(tx, other, holds)
 
     assert [kind for _, kind in world.pending_operations()] == ["StopVm"]
     world.settle()
