@@ -196,15 +196,12 @@ def test_a_deleted_account_is_gone_and_its_names_are_free_without_its_power(
     assert "Successfully deleted account" not in types
 
 
-def test_an_account_that_owns_something_is_not_deleted(world: World, api: Api, admin: Person) -> None:
-    owner = api.person("owner")
-    with api.database.read() as tx:
-        key = tx.scalar(account.select().with_only_columns(account.c.id).where(account.c.uuid == owner.account_id))
-    world.template(world.zone(), ready=False, account_id=key)
-    code, text = api.error(admin, "deleteAccount", id=owner.account_id)
-    assert code == 536
-    assert "1 templates" in text
-    assert api.call(owner, "listEvents").status_code == 200
+def test_nobody_deletes_themselves(api: Api, admin: Person) -> None:
+    second = api.person("second", kind=1)
+    assert api.error(second, "deleteUser", id=second.user_id)[0] == 431
+    assert api.error(second, "deleteAccount", id=second.account_id)[0] == 431
+    api.ok(admin, "deleteUser", id=second.user_id)
+    assert api.call(second, "listEvents").status_code == 401
 
 
 def test_the_built_in_administrator_and_ones_own_account_stay(api: Api, admin: Person) -> None:

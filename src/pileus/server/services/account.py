@@ -9,6 +9,7 @@ from pileus.server.auth import visibility
 from pileus.server.config import keys, value
 from pileus.server.db.queries import account as accounts
 from pileus.server.db.queries import count
+from pileus.server.db.queries import domain as domains
 from pileus.server.db.queries.page import grouped, like, related
 from pileus.server.db.tables.account import account, domain
 from pileus.server.db.tables.account import users as users_table
@@ -16,7 +17,7 @@ from pileus.server.db.transaction import Tx
 from pileus.server.db.transition import transition
 from pileus.server.domain.account import ACCOUNT, ADMIN_ACCOUNT, UNLIMITED, AccountState, AccountType, Resource
 from pileus.server.domain.caller import Caller, Owner
-from pileus.server.domain.errors import ParameterError, ResourceInUse
+from pileus.server.domain.errors import ParameterError
 from pileus.server.domain.ids import Account, Id
 from pileus.server.domain.vm import VmState
 from pileus.server.jobs.plan import Plan
@@ -25,7 +26,9 @@ from pileus.server.services import session, user
 from pileus.server.services.naming import checked_name
 from pileus.server.services.paging import bounds
 from pileus.server.services.privilege import granted, require_over
-from pileus.server.workflows.account_close import delete_account, disable_account
+from pileus.server.workflows.account_close import disable_account
+from pileus.server.workflows.account_delete import delete_account, shut
+from pileus.server.workflows.drain import CLEAN_UP_SECONDS
 
 LIMIT_KEYS = {
     Resource.INSTANCE: keys.max_account_user_vms,
@@ -64,6 +67,8 @@ def create(
     home = int(caller.domain_id) if domain_id is None else domain_id
     visibility.require(tx, caller, None, home, "this domain")
     kind = granted(caller, account_type, home)
+    if domains.by_id(tx, home, active=True) is None:
+        raise ParameterError("the domain is being deleted", parameter="domainid")
     user.check_username(tx, home, username)
     name = checked_name(name or username, "account")
     if accounts.named(tx, home, name) is not None:
@@ -120,15 +125,24 @@ def update(
 
 
 def delete(tx: Tx, caller: Caller, account_id: Id[Account]) -> str:
-    """Remove an account that owns nothing; returns the job's UUID. 536 says what it still owns."""
+    """Remove an account with everything it owns; returns the job's UUID.
+
+    Nobody gets in from this transaction on, and there is no way back. Asked again, it tries again.
+    """
     row = _chosen(tx, caller, account_id, None, None)
     _not_built_in(caller, row)
-    owned = accounts.belongings(tx, row["id"])
-    if owned:
-        told = ", ".join(f"{n} {noun}" for noun, n in owned.items())
-        raise ResourceInUse(f"account {row['name']} still owns {told}: delete them first")
-    plan = delete_account(account=int(row["id"]), was=row["state"])
-    return _submit(tx, caller, row, plan, "deleteAccount", events.types.ACCOUNT_DELETE, "deleting account")
+    shut(tx, row["id"])
+    plan = delete_account(account=int(row["id"]))
+    return _submit(
+        tx,
+        caller,
+        row,
+        plan,
+        "deleteAccount",
+        events.types.ACCOUNT_DELETE,
+        "deleting account",
+        deadline_seconds=CLEAN_UP_SECONDS,
+    )
 
 
 def disable(
@@ -141,6 +155,8 @@ def disable(
     row = _chosen(tx, caller, account_id, name, domain_id)
     _not_built_in(caller, row)
     _move(tx, row, AccountState.LOCKED if only_lock else AccountState.DISABLED)
+    if not only_lock:
+        accounts.change(tx, row["id"], cleanup_required=1)
     plan = disable_account(account=int(row["id"]), stop=not only_lock)
     return _submit(tx, caller, row, plan, "disableAccount", events.types.ACCOUNT_DISABLE, "disabling account")
 
@@ -160,6 +176,7 @@ def enable(
     """Let the users of an account in again."""
     row = _chosen(tx, caller, account_id, name, domain_id)
     _move(tx, row, AccountState.ENABLED)
+    accounts.change(tx, row["id"], cleanup_required=0)
     _event(tx, caller, row, events.types.ACCOUNT_ENABLE, f"enabling account {row['name']}")
     return view(tx, caller, row["id"])
 
@@ -214,7 +231,7 @@ def list_page(
 
 def _views(tx: Tx, rows: list[RowMapping]) -> list[dict[str, Any]]:
     ids = [int(row["id"]) for row in rows]
-    domains = related(tx, domain, (row["domain_id"] for row in rows))
+    homes = related(tx, domain, (row["domain_id"] for row in rows))
     members = grouped(tx, users_table, ids, users_table.c.account_id)
     told = {view["id"]: view for view in user.views(tx, [one for of in members.values() for one in of if one["live"]])}
     counts = count.of_many(tx, count.ACCOUNT, ids)
@@ -227,8 +244,8 @@ def _views(tx: Tx, rows: list[RowMapping]) -> list[dict[str, Any]]:
                 "id": row["uuid"],
                 "name": row["name"],
                 "account_type": row["type"],
-                "domain_id": domains[row["domain_id"]]["uuid"],
-                "domain": domains[row["domain_id"]]["name"],
+                "domain_id": homes[row["domain_id"]]["uuid"],
+                "domain": homes[row["domain_id"]]["name"],
                 "state": row["state"],
                 "is_cleanup_required": bool(row["cleanup_required"]),
                 "is_default": row["id"] == ADMIN_ACCOUNT,
@@ -295,7 +312,17 @@ def _move(tx: Tx, row: RowMapping, new: AccountState) -> None:
         session.end_of_account(tx, row["id"])
 
 
-def _submit(tx: Tx, caller: Caller, row: RowMapping, plan: Plan, command: str, type: str, text: str) -> str:
+def _submit(
+    tx: Tx,
+    caller: Caller,
+    row: RowMapping,
+    plan: Plan,
+    command: str,
+    type: str,
+    text: str,
+    *,
+    deadline_seconds: float = 3600,
+) -> str:
     started = _event(tx, caller, row, type, f"{text} {row['name']}", state="Scheduled")
     job = submit(
         tx,
@@ -306,6 +333,7 @@ def _submit(tx: Tx, caller: Caller, row: RowMapping, plan: Plan, command: str, t
         instance_id=row["id"],
         resource_key=f"account:{row['id']}",
         start_event_id=started,
+        deadline_seconds=deadline_seconds,
     )
     return job.uuid
 

@@ -13,12 +13,13 @@ from pileus.server.db.tables.account import domain
 from pileus.server.db.transaction import Tx
 from pileus.server.domain.account import ROOT_DOMAIN, UNLIMITED, Resource
 from pileus.server.domain.caller import Caller, Owner
-from pileus.server.domain.errors import ParameterError, ResourceInUse
+from pileus.server.domain.errors import ParameterError
 from pileus.server.domain.ids import Domain, Id
 from pileus.server.jobs.submit import submit
 from pileus.server.services.naming import checked_name
 from pileus.server.services.paging import bounds
-from pileus.server.workflows.account_close import delete_domain
+from pileus.server.workflows.domain_delete import delete_domain, refuse_used, shut
+from pileus.server.workflows.drain import CLEAN_UP_SECONDS
 
 LONGEST_PATH = 1024
 
@@ -26,6 +27,8 @@ LONGEST_PATH = 1024
 def create(tx: Tx, caller: Caller, *, name: str, parent_id: int | None, network_domain: str | None) -> dict[str, Any]:
     """A new domain below a parent, ROOT unless given."""
     parent = _live(tx, parent_id or ROOT_DOMAIN)
+    if parent["state"] != domains.ACTIVE:
+        raise ParameterError("the domain is being deleted", parameter="parentdomainid")
     _check(tx, parent, name)
     path = f"{parent['path']}{name}/"
     if len(path) > LONGEST_PATH:
@@ -62,17 +65,19 @@ def update(
 
 
 def delete(tx: Tx, caller: Caller, domain_id: Id[Domain], *, cleanup: bool) -> str:
-    """Remove a domain; returns the job's UUID. 536 at once while it is not empty and `cleanup` was not asked for."""
+    """Remove a domain, with `cleanup` with everything in it; returns the job's UUID.
+
+    536 at once while it is not empty and `cleanup` was not asked for, or while zones belong to it. With `cleanup`
+    nobody gets in from this transaction on, and there is no way back; asked again, it tries again.
+    """
     row = _live(tx, domain_id)
     if domain_id == ROOT_DOMAIN:
         raise ParameterError("ROOT cannot be deleted", parameter="id")
     if caller.domain_path.startswith(row["path"]):
         raise ParameterError("this domain holds your own account", parameter="id")
-    if not cleanup:
-        tree = domains.subtree(tx, row["path"])
-        held = domains.accounts_in(tx, [below["id"] for below in tree])
-        if held or len(tree) > 1:
-            raise ResourceInUse(f"domain {row['path']} still has {held} accounts and {len(tree) - 1} domains below it")
+    refuse_used(tx, domains.subtree(tx, row["path"]), cleanup=cleanup)
+    if cleanup:
+        shut(tx, domain_id)
     started = _event(
         tx, caller, events.types.DOMAIN_DELETE, f"deleting domain {row['path']}", domain_id, state="Scheduled"
     )
@@ -86,6 +91,7 @@ def delete(tx: Tx, caller: Caller, domain_id: Id[Domain], *, cleanup: bool) -> s
         instance_id=domain_id,
         resource_key=f"domain:{domain_id}",
         start_event_id=started,
+        deadline_seconds=CLEAN_UP_SECONDS,
     )
     return job.uuid
 

@@ -138,6 +138,8 @@ def delete(tx: Tx, caller: Caller, user_id: Id[User]) -> None:
     """Remove a user; its logins and keys end at once."""
     row, of = _over(tx, caller, user_id)
     _not_built_in(user_id)
+    if user_id == caller.user_id:
+        raise ParameterError("this is yourself", parameter="id")
     session.end_of_user(tx, user_id)
     users.remove(tx, users_table.c.id == int(user_id))
     _event(tx, caller, of, events.types.USER_DELETE, f"deleting user {row['username']}", user_id)

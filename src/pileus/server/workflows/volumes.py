@@ -18,7 +18,7 @@ from pileus.server.db.queries.volume import Disk
 from pileus.server.db.tables.volume import volume as volume_table
 from pileus.server.db.transition import transition
 from pileus.server.domain.account import Resource
-from pileus.server.domain.errors import ResourceUnavailable
+from pileus.server.domain.errors import ResourceInUse, ResourceUnavailable
 from pileus.server.domain.storage import VOLUME, VolumeKind, VolumeState
 from pileus.server.hosts import operations
 from pileus.server.jobs.context import Nap, StepContext, TryElsewhere
@@ -69,6 +69,25 @@ def volumes_gone(ctx: StepContext, *, vm: int) -> None:
 def volumes_stay_gone(ctx: StepContext, *, vm: int) -> None:
     """A deletion cannot be taken back: what was begun is brought to its end."""
     volumes_gone.do(ctx, vm=vm)
+
+
+@step("volume.gone")
+def volume_gone(ctx: StepContext, *, volume: int) -> None:
+    """Delete one volume that hangs on no VM."""
+    disk = volumes.by_id(ctx.tx, volume)
+    if disk is None:
+        return
+    if disk.vm_id is not None:
+        raise ResourceInUse(f"volume {disk.name} hangs on a virtual machine")
+    _destroy(ctx, disk)
+
+
+@volume_gone.undo
+def volume_stays_gone(ctx: StepContext, *, volume: int) -> None:
+    """A deletion cannot be taken back: what was begun is brought to its end."""
+    disk = volumes.by_id(ctx.tx, volume)
+    if disk is not None and disk.state is VolumeState.DESTROY:
+        _destroy(ctx, disk)
 
 
 def _make(ctx: StepContext, disk: Disk, host_id: int) -> None:

@@ -112,7 +112,7 @@ class UpdateAccount(Params):
 
 @command("deleteAccount", roles=ADMINS, returns=SuccessResponse, job=True, emits=types.ACCOUNT_DELETE)
 class DeleteAccount(Params):
-    """Deletes an account that owns nothing, with its users."""
+    """Deletes an account with its users and everything it owns."""
 
     id: Id[Account] = param("the ID of the account")
 

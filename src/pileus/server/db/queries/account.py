@@ -3,12 +3,12 @@
 from collections.abc import Collection
 from typing import Any
 
-from sqlalchemy import ColumnElement, RowMapping, Select, Table, func, insert, select, update
+from sqlalchemy import ColumnElement, RowMapping, Select, Table, delete, func, insert, select, update
 
 from pileus.server.db.queries.page import page
 from pileus.server.db.tables.account import account
 from pileus.server.db.tables.network import network, public_ip
-from pileus.server.db.tables.template import template
+from pileus.server.db.tables.template import template, template_permission
 from pileus.server.db.tables.vm import vm
 from pileus.server.db.tables.volume import volume
 from pileus.server.db.transaction import Tx
@@ -83,12 +83,29 @@ def belongings(tx: Tx, account_id: int) -> dict[str, int]:
     return {noun: n for noun, n in counts.items() if n}
 
 
-def guests(tx: Tx, account_id: int, states: Collection[str]) -> list[int]:
-    """Keys of the account's guests that are in one of the states."""
-    found = select(vm.c.id).where(
-        vm.c.live == 1, vm.c.kind == "User", vm.c.account_id == account_id, vm.c.state.in_(states)
-    )
+def guests(tx: Tx, account_id: int, states: Collection[str] = ()) -> list[int]:
+    """Keys of the account's guests, if states are given only of those in one of them."""
+    found = select(vm.c.id).where(vm.c.live == 1, vm.c.kind == "User", vm.c.account_id == account_id)
+    if states:
+        found = found.where(vm.c.state.in_(states))
     return [int(i) for i in tx.execute(found.order_by(vm.c.id)).scalars()]
+
+
+def templates(tx: Tx, account_id: int) -> list[int]:
+    """Keys of the account's templates."""
+    found = select(template.c.id).where(template.c.live == 1, template.c.account_id == account_id)
+    return [int(i) for i in tx.execute(found.order_by(template.c.id)).scalars()]
+
+
+def drop_rights(tx: Tx, account_id: int) -> None:
+    """Forget whose private templates the account may use."""
+    tx.execute(delete(template_permission).where(template_permission.c.account_id == account_id))
+
+
+def unfinished(tx: Tx, state: AccountState) -> list[RowMapping]:
+    """Live accounts in a state whose clean-up has not come to its end."""
+    wanted = (account.c.live == 1, account.c.state == str(state), account.c.cleanup_required == 1)
+    return tx.all(select(account).where(*wanted).order_by(account.c.id))
 
 
 def guest_states(tx: Tx, account_ids: Collection[int]) -> dict[int, dict[str, int]]:

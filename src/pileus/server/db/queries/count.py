@@ -12,7 +12,7 @@ from sqlalchemy.exc import IntegrityError
 from pileus.server.db.tables.account import account, domain, resource_count
 from pileus.server.db.transaction import Tx
 from pileus.server.domain.account import UNLIMITED, Resource
-from pileus.server.domain.errors import LimitExceeded
+from pileus.server.domain.errors import LimitExceeded, ResourceInUse
 
 ACCOUNT, DOMAIN = "account", "domain"
 
@@ -48,6 +48,9 @@ def claim(tx: Tx, account_id: int, resource: Resource, n: int = 1) -> None:
             continue
         found = of(tx, owner, owner_id).get(resource)
         if found is None:
+            if owner == ACCOUNT and tx.scalar(select(account.c.live).where(account.c.id == owner_id)) is None:
+                # It was removed after this call was let in.
+                raise ResourceInUse("the account is being deleted")
             open_counts(tx, owner, owner_id, {resource: UNLIMITED})
             _add(tx, owner, owner_id, resource, n)
             continue

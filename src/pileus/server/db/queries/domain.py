@@ -9,10 +9,14 @@ from pileus.server.db.queries.page import page
 from pileus.server.db.tables.account import account, domain
 from pileus.server.db.transaction import Tx
 
+ACTIVE, INACTIVE = "Active", "Inactive"
+"""States of a domain: an inactive one is being deleted."""
 
-def by_id(tx: Tx, domain_id: int) -> RowMapping | None:
-    """The live domain."""
-    return tx.one(select(domain).where(domain.c.id == domain_id, domain.c.live == 1))
+
+def by_id(tx: Tx, domain_id: int, *, active: bool = False) -> RowMapping | None:
+    """The live domain; with `active` only if it is not being deleted."""
+    states = (ACTIVE,) if active else (ACTIVE, INACTIVE)
+    return tx.one(select(domain).where(domain.c.id == domain_id, domain.c.live == 1, domain.c.state.in_(states)))
 
 
 def any_by_id(tx: Tx, domain_id: int) -> RowMapping | None:
@@ -29,6 +33,14 @@ def subtree(tx: Tx, path: str) -> list[RowMapping]:
     """The live domain of a path and all below it, nearest to ROOT first."""
     inside = func.substr(domain.c.path, 1, len(path)) == path
     return tx.all(select(domain).where(domain.c.live == 1, inside).order_by(domain.c.level, domain.c.id))
+
+
+def going(tx: Tx) -> list[RowMapping]:
+    """Live domains that are being deleted, below none that is."""
+    tops = domain.alias("tops")
+    above = select(tops.c.id).where(tops.c.id == domain.c.parent_id, tops.c.live == 1, tops.c.state == INACTIVE)
+    inactive = (domain.c.live == 1, domain.c.state == INACTIVE)
+    return tx.all(select(domain).where(*inactive, ~above.exists()).order_by(domain.c.id))
 
 
 def list_page(tx: Tx, where: list[ColumnElement[bool]], *, offset: int, limit: int) -> tuple[list[RowMapping], int]:
@@ -60,4 +72,4 @@ def change(tx: Tx, domain_id: int, **values: Any) -> None:
 
 def remove(tx: Tx, domain_id: int) -> None:
     """Remove a domain: the row stays for history, its name is free."""
-    change(tx, domain_id, live=None, state="Inactive", removed_at=tx.now)
+    change(tx, domain_id, live=None, state=INACTIVE, removed_at=tx.now)

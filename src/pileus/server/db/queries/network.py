@@ -1,5 +1,6 @@
 """Networks, the generations of their declared config, and the VLANs of their zone. Guide: "Guest Virtual Networks"."""
 
+from collections.abc import Collection
 from dataclasses import dataclass
 from ipaddress import IPv4Network
 from typing import Any
@@ -102,6 +103,19 @@ def by_id(tx: Tx, network_id: int) -> Net:
     if found is None:
         raise LookupError(f"network {network_id}")
     return found
+
+
+def of_account(tx: Tx, account_id: int) -> list[int]:
+    """Keys of the live networks of an account."""
+    found = select(network.c.id).where(network.c.live == 1, network.c.account_id == account_id)
+    return [int(key) for key in tx.execute(found.order_by(network.c.id)).scalars()]
+
+
+def shared_in(tx: Tx, domain_ids: Collection[int]) -> list[int]:
+    """Keys of the live networks that were given to one of the domains."""
+    found = select(network.c.id).where(network.c.live == 1, network.c.is_shared == 1)
+    found = found.where(network.c.domain_id.in_(domain_ids))
+    return [int(key) for key in tx.execute(found.order_by(network.c.id)).scalars()]
 
 
 def add(tx: Tx, **values: Any) -> int:

@@ -1,5 +1,6 @@
 """Service, disk and network offerings, and operating systems."""
 
+from collections.abc import Collection
 from typing import Any
 
 from sqlalchemy import ColumnElement, RowMapping, Table, insert, or_, select, update
@@ -31,6 +32,13 @@ def add(tx: Tx, table: Table, **values: Any) -> int:
 def change(tx: Tx, table: Table, offering_id: int, **values: Any) -> None:
     """Set columns of an offering."""
     tx.execute(update(table).where(table.c.id == offering_id).values(**values))
+
+
+def withdraw(tx: Tx, domain_ids: Collection[int]) -> None:
+    """Offer to nobody what was offered to domains that go; machines and volumes that have it keep it."""
+    for table in (SERVICE, DISK):
+        theirs = (table.c.live == 1, table.c.domain_id.in_(domain_ids))
+        tx.execute(update(table).where(*theirs).values(live=None, removed_at=tx.now))
 
 
 def matching(

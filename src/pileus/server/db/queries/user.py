@@ -41,6 +41,11 @@ def remove(tx: Tx, *which: ColumnElement[bool]) -> None:
     tx.execute(update(users).where(users.c.live == 1, *which).values(**gone, **secrets))
 
 
+def drop_keys(tx: Tx, *which: ColumnElement[bool]) -> None:
+    """Take the API keys from users: calls signed with them are nobody's from now on."""
+    tx.execute(update(users).where(users.c.live == 1, *which).values(api_key=None, secret_key=None))
+
+
 def key_taken(tx: Tx, api_key: str, user_id: int) -> bool:
     """Whether somebody else has this API key."""
     return tx.scalar(select(users.c.id).where(users.c.api_key == api_key, users.c.id != user_id)) is not None
@@ -85,6 +90,7 @@ def _identity() -> Select[Any]:
             users.c.secret_key,
             users.c.firstname,
             users.c.lastname,
+            users.c.email,
             users.c.timezone,
             users.c.account_id,
             account.c.uuid.label("account_uuid"),

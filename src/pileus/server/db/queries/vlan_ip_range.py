@@ -56,6 +56,12 @@ def remove(tx: Tx, range_id: int) -> None:
     tx.execute(update(vlan_ip_range).where(vlan_ip_range.c.id == range_id).values(live=None, removed_at=tx.now))
 
 
+def undedicate(tx: Tx, account_id: int) -> None:
+    """Public ranges dedicated to an account that goes are everybody's again."""
+    mine = (vlan_ip_range.c.account_id == account_id, vlan_ip_range.c.for_virtual_network == 1)
+    tx.execute(update(vlan_ip_range).where(vlan_ip_range.c.live == 1, *mine).values(account_id=None))
+
+
 def lock_free(tx: Tx, range_id: int) -> int:
     """Hold the range's addresses to the end of the transaction; returns how many of them are in use."""
     mine = (public_ip.c.range_id == range_id, public_ip.c.live == 1)

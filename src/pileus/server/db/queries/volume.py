@@ -57,6 +57,12 @@ def of_vm(tx: Tx, vm_id: int) -> list[Disk]:
     return [_disk(row) for row in tx.all(_disks().where(volume.c.live == 1, volume.c.vm_id == vm_id))]
 
 
+def of_account(tx: Tx, account_id: int) -> list[int]:
+    """Keys of the live volumes of an account, whatever they hang on."""
+    found = select(volume.c.id).where(volume.c.live == 1, volume.c.account_id == account_id).order_by(volume.c.id)
+    return [int(key) for key in tx.execute(found).scalars()]
+
+
 def by_id(tx: Tx, volume_id: int) -> Disk | None:
     """A live volume, or None."""
     row = tx.one(_disks().where(volume.c.live == 1, volume.c.id == volume_id))

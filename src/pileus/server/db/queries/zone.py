@@ -1,5 +1,6 @@
 """Zones and the VLANs of their ranges."""
 
+from collections.abc import Collection
 from typing import Any
 
 from sqlalchemy import ColumnElement, RowMapping, delete, func, insert, or_, select, update
@@ -28,6 +29,11 @@ def add(tx: Tx, **values: Any) -> int:
 def change(tx: Tx, zone_id: int, **values: Any) -> None:
     """Set columns of a zone."""
     tx.execute(update(zone).where(zone.c.id == zone_id).values(**values))
+
+
+def of_domains(tx: Tx, domain_ids: Collection[int]) -> list[RowMapping]:
+    """Live zones that were given to one of the domains."""
+    return tx.all(select(zone).where(zone.c.live == 1, zone.c.domain_id.in_(domain_ids)))
 
 
 def name_taken(tx: Tx, name: str, *, other_than: int | None = None) -> bool:
