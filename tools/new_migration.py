@@ -6,7 +6,7 @@ from pathlib import Path
 
 from alembic import command
 
-from pileus.server.db.migrate import config
+from pileus.server.db.revise import config
 from pileus.server.db.transaction import Database
 
 

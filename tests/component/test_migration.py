@@ -6,10 +6,11 @@ from pathlib import Path
 import pytest
 from alembic.autogenerate import compare_metadata
 from alembic.migration import MigrationContext
-from alembic.util import CommandError
+from alembic.script import ScriptDirectory
 from sqlalchemy import text
 
-from pileus.server.db.migrate import newest, revision, upgrade
+from pileus.server.db.migrate import DatabaseTooNew, newest, revision, revisions, upgrade
+from pileus.server.db.revise import config
 from pileus.server.db.seed import seed
 from pileus.server.db.tables import metadata
 from pileus.server.db.transaction import Database
@@ -30,6 +31,12 @@ def differences(database: Database) -> list[object]:
             connection, opts={"compare_type": True, "compare_server_default": True, "target_metadata": metadata}
         )
         return list(compare_metadata(context, metadata))
+
+
+def test_migrations_are_numbered_in_the_order_in_which_they_follow_each_other() -> None:
+    scripts = ScriptDirectory.from_config(config())
+    assert [script.revision for script in scripts.walk_revisions()] == revisions()[::-1]
+    assert scripts.get_current_head() == newest()
 
 
 def test_a_migrated_database_has_exactly_the_tables(empty: Database) -> None:
@@ -73,5 +80,5 @@ def test_a_database_of_a_newer_version_is_left_alone(empty: Database) -> None:
     upgrade(empty)
     with empty.write() as tx:
         tx.execute(text("UPDATE alembic_version SET version_num = '9999'"))
-    with pytest.raises(CommandError, match="9999"):
+    with pytest.raises(DatabaseTooNew, match="9999"):
         upgrade(empty)

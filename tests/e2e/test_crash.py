@@ -53,16 +53,6 @@ class Watch:
         entry = self._entry(kind)
         return entry is not None and entry[0] is not None
 
-    def stored(self, kind: str) -> bool:
-        """The server has stored the answer."""
-        row = self._row(
-            self._server,
-            "SELECT id FROM host_operation WHERE kind = ? AND id > ? AND result IS NOT NULL",
-            kind,
-            self._first,
-        )
-        return row is not None
-
     def pending(self) -> int:
         """Operations without an answer."""
         return int(self._row(self._server, "SELECT count(*) FROM host_operation WHERE pending = 1")[0])
@@ -85,8 +75,7 @@ STAGES: dict[str, Callable[[Watch], bool]] = {
     "template being fetched": lambda watch: watch.begun("FetchTemplate"),
     "volume created": lambda watch: watch.done("CreateVolume"),
     "start delivered": lambda watch: watch.begun("StartVm"),
-    "start answered": lambda watch: watch.done("StartVm"),
-    "start stored": lambda watch: watch.stored("StartVm"),
+    "just answered": lambda watch: watch.done("StartVm"),
 }
 
 

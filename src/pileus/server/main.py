@@ -9,14 +9,13 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import structlog
-from alembic.util import CommandError
 from sqlalchemy import RowMapping
 from sqlalchemy.exc import SQLAlchemyError
 
 from pileus.server.alerts.standing import AlertType, raise_alert
 from pileus.server.api.app import create_app, create_integration_app
 from pileus.server.config import keys, value
-from pileus.server.db.migrate import DatabaseTooOld, make_ready
+from pileus.server.db.migrate import DatabaseTooNew, DatabaseTooOld, make_ready
 from pileus.server.db.transaction import Database, Tx
 from pileus.server.domain.host import HostState
 from pileus.server.doors import Door
@@ -184,7 +183,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     register_all()
     try:
         asyncio.run(serve(settings))
-    except (SQLAlchemyError, CommandError, DatabaseTooOld) as error:
+    except (SQLAlchemyError, DatabaseTooOld, DatabaseTooNew) as error:
         # The first line only: what follows is SQL.
         sys.stderr.write(f"pileus server: database: {str(error).splitlines()[0]}\n")
         return 1

@@ -1,16 +1,16 @@
 """Bring a database to the tables of this version. The first server to come does it; others wait for its lock."""
 
+import importlib
 from pathlib import Path
 
-from alembic import command
-from alembic.config import Config
-from alembic.script import ScriptDirectory
 from sqlalchemy import Connection, inspect, text
 
 from pileus.server.db.dialect import MYSQL
 from pileus.server.db.exclusive import exclusively
 from pileus.server.db.seed import seed
 from pileus.server.db.transaction import Database
+
+VERSIONS = Path(__file__).parent / "migrations" / "versions"
 
 OLDEST = {"mysql": (8, 0, 17), "mariadb": (10, 6), "postgresql": (13,)}
 
@@ -19,22 +19,18 @@ class DatabaseTooOld(RuntimeError):
     """The database server cannot hold our tables; the text says what it would have to be."""
 
 
-def config(connection: Connection | None = None) -> Config:
-    """Alembic's settings, without a file of its own."""
-    found = Config()
-    found.set_main_option("script_location", str(Path(__file__).parent / "migrations"))
-    found.set_main_option("path_separator", "os")
-    if connection is not None:
-        found.attributes["connection"] = connection
-    return found
+class DatabaseTooNew(RuntimeError):
+    """The database was migrated by a later version of ours; the text names the revision."""
+
+
+def revisions() -> list[str]:
+    """The revisions this version knows, oldest first: migrations are numbered, and each follows the one before."""
+    return sorted(path.name.partition("_")[0] for path in VERSIONS.glob("[0-9]*.py"))
 
 
 def newest() -> str:
     """The revision of this version's tables."""
-    head = ScriptDirectory.from_config(config()).get_current_head()
-    if head is None:
-        raise LookupError("no migration is shipped")
-    return head
+    return revisions()[-1]
 
 
 def revision(connection: Connection) -> str | None:
@@ -45,7 +41,7 @@ def revision(connection: Connection) -> str | None:
 
 
 def upgrade(database: Database) -> bool:
-    """Bring the database to `newest`. False when it was there already. Raises DatabaseTooOld."""
+    """Bring the database to `newest`. False when it was there already. Raises DatabaseTooOld and DatabaseTooNew."""
     with exclusively(database):
         return _upgrade(database)
 
@@ -61,10 +57,14 @@ def _upgrade(database: Database) -> bool:
     with database.reading.connect() as connection:
         check_age(connection)
     with database.writing.begin() as connection:
-        if revision(connection) == newest():
+        found = revision(connection)
+        if found == newest():
             return False
+        if found is not None and found not in revisions():
+            raise DatabaseTooNew(f"it is at revision {found}, and this version knows none later than {newest()}")
         prepare(connection)
-        command.upgrade(config(connection), "head")
+        # Loaded here on purpose, see there.
+        importlib.import_module("pileus.server.db.revise").to_newest(connection)
     return True
 
 

@@ -1,4 +1,4 @@
-"""Alembic's entry: always called by `db.migrate` with an open connection, or by `alembic` for a new revision."""
+"""Alembic's entry: always called by `db.revise` with an open connection, or by `alembic` for a new revision."""
 
 from alembic import context
 from sqlalchemy import create_engine
