@@ -14,7 +14,6 @@ from collections.abc import Callable
 from typing import Any
 
 import structlog
-from sqlalchemy.exc import DBAPIError
 
 from pileus.server.db.transaction import Database
 
@@ -93,39 +92,29 @@ class Notices:
 
     def _work(self) -> None:
         while not self._stopped:
-            connection = None
             try:
-                connection = self._connect()
-                self.connected.set()
-                self._say(connection)
-                while not self._stopped:
-                    self._turn(connection)
-            except (DBAPIError, self._errors, OSError) as error:
-                log.warning("notices.lost", error=type(error).__name__)
+                self._listen()
+            except Exception as error:
+                # Whatever it was, a server that has gone deaf for good would be slow for good.
+                log.warning("notices.lost", error=type(error).__name__, text=str(error))
             finally:
                 self.connected.clear()
-                if connection is not None:
-                    with contextlib.suppress(self._errors, OSError):
-                        connection.close()
             if not self._stopped:
                 select.select([self._wake_read], [], [], RETRY_SECONDS)
                 self._drain()
 
-    @property
-    def _errors(self) -> type[Exception]:
-        """What the driver raises."""
-        dbapi: Any = self._database.reading.dialect.dbapi
-        errors: type[Exception] = dbapi.Error
-        return errors
-
-    def _connect(self) -> Any:
-        pooled = self._database.reading.raw_connection()
-        pooled.detach()
-        connection: Any = pooled.driver_connection
-        connection.autocommit = True
-        connection.add_notify_handler(lambda notice: self._hear(connection, notice.pid, notice.payload))
-        connection.execute(f"LISTEN {CHANNEL}")
-        return connection
+    def _listen(self) -> None:
+        with self._database.reading.connect() as pooled:
+            connection: Any = pooled.connection.driver_connection
+            # It ends with us: a connection that listens does not go back into the pool.
+            pooled.detach()
+            connection.autocommit = True
+            connection.add_notify_handler(lambda notice: self._hear(connection, notice.pid, notice.payload))
+            connection.execute(f"LISTEN {CHANNEL}")
+            self.connected.set()
+            self._say(connection)
+            while not self._stopped:
+                self._turn(connection)
 
     def _turn(self, connection: Any) -> None:
         """Wait for something to hear or to say, and do it."""
