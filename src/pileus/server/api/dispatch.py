@@ -8,11 +8,14 @@ from contextlib import AbstractContextManager
 
 import structlog
 
+from pileus.server import config
 from pileus.server.api import errors, parse, render, sessions
 from pileus.server.api.command import Call, CommandSpec, Page, registry
 from pileus.server.api.render import Answer, Result
 from pileus.server.api.request import Request
 from pileus.server.api.sessions import COOKIE, Entry
+from pileus.server.auth.authenticators import names
+from pileus.server.config import keys
 from pileus.server.db.conflict import retried
 from pileus.server.db.transaction import Database, Tx
 from pileus.server.domain.caller import root_caller
@@ -73,8 +76,9 @@ class Dispatcher:
         if not spec.reads or prepared.has_passwords:
             with self.database.read() as tx:
                 self._permitted(tx, request, spec)
-        if prepared.has_passwords:
-            prepared = parse.hash_passwords(prepared)
+                md5 = "md5" in names(config.value(tx, keys.user_authenticators_order))
+            if prepared.has_passwords:
+                prepared = parse.hash_passwords(prepared, md5=md5)
         # Whoever loses a conflict with another call is not told of it: the call is made again.
         answer, entry = retried(lambda: self._once(request, name, spec, prepared))
         if entry.stale:

@@ -109,12 +109,12 @@ def prepare(spec: CommandSpec, sent: Mapping[str, str]) -> Prepared:
     return Prepared(spec, values)
 
 
-def hash_passwords(prepared: Prepared) -> Prepared:
-    """Replace every password by its hash. Slow on purpose: never inside a transaction."""
+def hash_passwords(prepared: Prepared, *, md5: bool = False) -> Prepared:
+    """Replace every password by its hash. Slow on purpose: never inside a transaction. `md5` as in `passwords`."""
     values = dict(prepared.values)
     for field in table(prepared.spec.params):
         if field.is_password and field.name in values:
-            values[field.name] = PasswordHash(passwords.hashed(values[field.name]))
+            values[field.name] = PasswordHash(passwords.hashed(values[field.name], md5=md5))
     return Prepared(prepared.spec, values)
 
 

@@ -99,6 +99,28 @@ job_cancel_threshold_minutes = integer(
 job_expire_minutes = integer(
     "job.expire.minutes", 1440, ADVANCED, "minutes for which the result of an ended job is kept", least=1
 )
+ldap_dn = text("ldap.dn", "", ADVANCED, "name to search the LDAP directory as, empty for nobody in particular")
+ldap_hostname = text("ldap.hostname", "", ADVANCED, "LDAP server that users may sign in by, empty for none")
+ldap_passwd = text("ldap.passwd", "", ADVANCED, "password to search the LDAP directory with", secret=True)
+ldap_port = integer("ldap.port", 389, ADVANCED, "port of the LDAP server", least=1, most=65535)
+ldap_queryfilter = text(
+    "ldap.queryfilter",
+    "(uid=%u)",
+    ADVANCED,
+    "how a user is found in the LDAP directory: %u user name, %e e-mail address, %n first and last name",
+)
+ldap_search_subtree = boolean(
+    "ldap.search.subtree", True, ADVANCED, "whether users are searched at any depth below the search base"
+)
+ldap_searchbase = text("ldap.searchbase", "", ADVANCED, "where the search in the LDAP directory begins")
+ldap_starttls = boolean(
+    "ldap.starttls", True, ADVANCED, "whether the LDAP connection changes to TLS before anything is said"
+)
+ldap_timeout = integer("ldap.timeout", 5, ADVANCED, "seconds the LDAP server may take to answer", least=1, most=60)
+ldap_truststore = text(
+    "ldap.truststore", "", ADVANCED, "PEM file of authorities the LDAP server is known by, empty for the system's own"
+)
+ldap_usessl = boolean("ldap.usessl", False, ADVANCED, "whether the LDAP connection begins with TLS (ldaps)")
 login_block_seconds = integer(
     "login.block.seconds",
     300,
@@ -226,6 +248,13 @@ system_vm_use_local_storage = boolean(
 )
 update_wait = integer("update.wait", 600, ADVANCED, "seconds a change of a host may take")
 use_local_storage = boolean("use.local.storage", False, PREMIUM, "whether machines use local storage")
+user_authenticators_order = text(
+    "user.authenticators.order",
+    "local",
+    ADVANCED,
+    "who confirms passwords, in this order: local, ldap, md5 (clients of API 2.2 that send the MD5 of a password; it"
+    " holds for passwords set while it is named here), and what else is installed",
+)
 vm_allocation_algorithm = text(
     "vm.allocation.algorithm",
     "random",

@@ -11,7 +11,8 @@ from typing import Any
 from sqlalchemy import RowMapping
 
 from pileus.server import events
-from pileus.server.auth import passwords
+from pileus.server.auth import authenticators
+from pileus.server.auth.authenticators import Check, Credentials
 from pileus.server.config import keys, value
 from pileus.server.db.queries import session as sessions
 from pileus.server.db.queries import user as users
@@ -64,19 +65,21 @@ def login(
     key; ROOT without either.
     """
 
-    def attempt(tx: Tx) -> tuple[list[str], list[int], int, RowMapping | None]:
+    def attempt(tx: Tx) -> tuple[list[str], list[int], int, RowMapping | None, list[tuple[str, Check]]]:
         path = (users.path_of_domain(tx, domain_id) or "?") if domain_id else domain_path(domain)
         subjects = [f"user {path}{username}"[:255], f"address {client}"[:255]]
         bound = value(tx, keys.incorrect_login_attempts_allowed)
         until = tx.now + value(tx, keys.login_block_seconds) * 1000
         attempts = [sessions.attempt(tx, subject, until=until) for subject in subjects]
         found = users.domain_by_path(tx, path)
-        return subjects, attempts, bound, None if found is None else users.identity_by_name(tx, found, username)
+        row = None if found is None else users.identity_by_name(tx, found, username)
+        return subjects, attempts, bound, row, authenticators.prepare(tx)
 
-    subjects, (name_attempts, address_attempts), bound, row = database.run(attempt)
+    subjects, (name_attempts, address_attempts), bound, row, checks = database.run(attempt)
     if name_attempts > bound or address_attempts > bound * _ADDRESS_FACTOR:
         raise PermissionDenied("too many failed logins; try again later")
-    if not passwords.matches(password, None if row is None else row["password_hash"]) or row is None:
+    # Nobody is asked less for a user that is not there: how long it takes must not tell.
+    if not authenticators.confirmed(checks, _credentials(username, password, row)) or row is None:
         raise PermissionDenied("Failed to authenticate user; please check username, password and domain")
     user_id = row["id"]
 
@@ -89,6 +92,14 @@ def login(
         return _open(tx, now)
 
     return database.run(enter)
+
+
+def _credentials(username: str, password: str, row: RowMapping | None) -> Credentials:
+    if row is None:
+        return Credentials(username, "", "", password, None)
+    return Credentials(
+        row["username"], row["email"], f"{row['firstname']} {row['lastname']}", password, row["password_hash"]
+    )
 
 
 def domain_path(domain: str | None) -> str:
