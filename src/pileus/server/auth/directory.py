@@ -38,6 +38,10 @@ class Directory:
             return found is not None and self._binds(found, credentials.password)
         except ldap.LDAPError as error:
             raise Unavailable(f"{self.url}: {type(error).__name__}: {_reason(error)}") from None
+        except ValueError:
+            # All that is said of a file of certificates that is missing or broken.
+            where = self.certificates or "the system's own"
+            raise Unavailable(f"{self.url}: certificates of authorities cannot be used: {where}") from None
 
     def _entry(self, credentials: Credentials) -> str | None:
         """The distinguished name of the user's entry; None unless there is exactly one."""
