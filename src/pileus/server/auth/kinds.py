@@ -6,7 +6,7 @@ from enum import Enum
 
 from sqlalchemy import ColumnElement, Table
 
-from pileus.server.db.tables import account, event, host, job, network, offering, place, template, vm, volume
+from pileus.server.db.tables import account, event, host, job, network, offering, place, ssh_key, template, vm, volume
 from pileus.server.domain import ids
 from pileus.server.domain.vm import VmKind
 
@@ -67,6 +67,9 @@ KINDS: Mapping[type[ids.Entity], Kind] = {
     ids.OsCategory: Kind("OS category", template.os_category, Rule.EVERYONE),
     ids.Volume: Kind("volume", volume.volume, Rule.OWNED),
     ids.Vm: Kind("virtual machine", vm.vm, Rule.OWNED, (vm.vm.c.kind == str(VmKind.USER),)),
+    ids.InstanceGroup: Kind("instance group", vm.instance_group, Rule.OWNED),
+    ids.SshKeyPair: Kind("SSH key pair", ssh_key.ssh_key_pair, Rule.OWNED),
+    ids.Alert: Kind("alert", event.alert, Rule.ADMINS),
     ids.Router: Kind("router", vm.vm, Rule.OWNED, (vm.vm.c.kind == str(VmKind.ROUTER),)),
     ids.Job: Kind("job", job.job, Rule.OWNED),
     ids.Event: Kind("event", event.event, Rule.OWNED),

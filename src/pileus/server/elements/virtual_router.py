@@ -112,6 +112,7 @@ def _cards(network_id: int) -> Select[Any]:
             guest_data.c.user_data,
             guest_data.c.password,
             guest_data.c.password_id,
+            guest_data.c.public_key,
         )
         .select_from(
             nic.join(vm, vm.c.id == nic.c.vm_id)
@@ -134,9 +135,11 @@ def _dns(net: RowMapping) -> tuple[str, ...]:
 
 def _guest(row: RowMapping, zone_name: str, outside: str) -> GuestData:
     public = outside or row["ip"]
+    keys_in = {"public-keys": row["public_key"]} if row["public_key"] else {}
     return GuestData(
         ip=row["ip"],
         metadata={
+            **keys_in,
             "availability-zone": zone_name,
             "instance-id": row["instance_name"] or "",
             "local-hostname": row["vm_name"],

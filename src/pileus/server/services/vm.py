@@ -28,6 +28,7 @@ from pileus.server.events.write import COMPLETED, SCHEDULED
 from pileus.server.jobs.plan import Plan
 from pileus.server.jobs.reconciler import trigger
 from pileus.server.jobs.submit import Owner, submit
+from pileus.server.services import instance_group as groups
 from pileus.server.services.vm_deploy import checked_user_data, name_key
 from pileus.server.services.vm_list import list_page, view
 from pileus.server.workflows.vm_destroy import destroy_vm
@@ -143,7 +144,8 @@ def update(
     if display_name is not None:
         changes["display_name"] = display_name
     if group is not None:
-        changes["group_name"] = group or None
+        whose = Owner(row["account_id"], row["domain_id"], caller.user_id)
+        changes["group_id"] = groups.named_or_new(tx, whose, group) if group else None
     if ha_enable is not None:
         changes["ha"] = int(ha_enable)
     if os_type_id is not None:

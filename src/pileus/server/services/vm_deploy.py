@@ -36,7 +36,9 @@ from pileus.server.domain.vm import VmKind, VmState, guest_name
 from pileus.server.events import record, types
 from pileus.server.events.write import SCHEDULED
 from pileus.server.jobs.submit import submit
+from pileus.server.services import instance_group as groups
 from pileus.server.services import network as network_service
+from pileus.server.services import ssh_key as ssh_keys
 from pileus.server.workflows.vm_deploy import create_vm, deploy_vm
 from pileus.server.workflows.vm_password import new_password
 from pileus.server.workflows.vm_record import KIND
@@ -65,6 +67,7 @@ class Order:
     disk_offering_id: Id[DiskOfferingKind] | None = None
     size_gib: int | None = None
     group: str | None = None
+    key_pair: str | None = None
     hypervisor: str | None = None
     user_data: str | None = None
     host_id: Id[Host] | None = None
@@ -89,6 +92,7 @@ def deploy(tx: Tx, caller: Caller, order: Order) -> tuple[str, str]:
     image, copy = _template(tx, order)
     disk = _disk(tx, owner, order)
     user_data = checked_user_data(order.user_data)
+    public_key = ssh_keys.public_key(tx, owner, order.key_pair) if order.key_pair else None
     if order.name is not None:
         _check_name(order.name)
     _check_host(tx, caller, order)
@@ -103,9 +107,9 @@ def deploy(tx: Tx, caller: Caller, order: Order) -> tuple[str, str]:
         )
     _add_volumes(tx, vm_id, owner, order, copy, disk)
     password = new_password() if image["password_enabled"] else None
-    if user_data or password:
+    if user_data or password or public_key:
         told = {"password": password, "password_id": new_uuid() if password else None}
-        vms.set_guest_data(tx, vm_id, user_data=user_data, **told)
+        vms.set_guest_data(tx, vm_id, user_data=user_data, public_key=public_key, **told)
     scheduled = record(
         tx,
         type=types.VM_CREATE,
@@ -294,7 +298,8 @@ def _add_vm(tx: Tx, owner: Owner, order: Order, offering: RowMapping, image: Row
         template_id=image["id"],
         os_type_id=image["os_type_id"],
         hypervisor=image["hypervisor"],
-        group_name=order.group or None,
+        group_id=groups.named_or_new(tx, owner, order.group) if order.group else None,
+        key_pair=order.key_pair,
         vnc_password=secrets.token_urlsafe(6),
         ha=int(offering["offer_ha"]),
         password_enabled=image["password_enabled"],

@@ -14,7 +14,7 @@ from pileus.server.db.tables.network import network, nic
 from pileus.server.db.tables.offering import service_offering
 from pileus.server.db.tables.place import zone
 from pileus.server.db.tables.template import os_type, template
-from pileus.server.db.tables.vm import vm, vm_stats
+from pileus.server.db.tables.vm import instance_group, vm, vm_stats
 from pileus.server.db.transaction import Tx
 from pileus.server.domain.caller import Caller
 from pileus.server.domain.errors import ParameterError
@@ -48,6 +48,8 @@ def list_page(
     service_offering_id: int | None,
     hypervisor: str | None,
     group: str | None,
+    group_id: int | None,
+    key_pair: str | None,
     for_virtual_network: bool | None,
     page: int | None,
     page_size: int | None,
@@ -82,6 +84,8 @@ def list_page(
         service_offering_id=service_offering_id,
         hypervisor=hypervisor,
         group=group,
+        group_id=group_id,
+        key_pair=key_pair,
         for_virtual_network=for_virtual_network,
         offset=offset,
         limit=limit,
@@ -107,6 +111,7 @@ def views(tx: Tx, caller: Caller, rows: list[RowMapping]) -> list[dict[str, Any]
         templates=related(tx, template, (row["template_id"] for row in rows)),
         os_types=related(tx, os_type, (row["os_type_id"] for row in rows)),
         networks=related(tx, network, (card["network_id"] for found in cards.values() for card in found)),
+        groups=related(tx, instance_group, (row["group_id"] for row in rows)),
         stats=related(tx, vm_stats, ids, key=vm_stats.c.vm_id),
     )
     return [_view(row, cards[row["id"]], around, inner=caller.is_admin) for row in rows]
@@ -154,7 +159,9 @@ def _view(row: RowMapping, cards: list[RowMapping], around: _Around, *, inner: b
         "created": row["created_at"],
         "state": row["state"],
         "ha_enable": bool(row["ha"]),
-        "group": row["group_name"],
+        "group": around.get("groups", row["group_id"], "name"),
+        "group_id": around.get("groups", row["group_id"], "uuid"),
+        "key_pair": row["key_pair"],
         "zone_id": around.get("zones", row["zone_id"], "uuid"),
         "zone_name": around.get("zones", row["zone_id"], "name"),
         "template_id": around.get("templates", row["template_id"], "uuid"),

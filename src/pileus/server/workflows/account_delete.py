@@ -9,13 +9,17 @@ from sqlalchemy import RowMapping
 from pileus.server import events
 from pileus.server.db.queries import account as accounts
 from pileus.server.db.queries import count
+from pileus.server.db.queries import instance_group as groups
 from pileus.server.db.queries import network as networks
 from pileus.server.db.queries import session as sessions
+from pileus.server.db.queries import ssh_key as ssh_keys
 from pileus.server.db.queries import user as users
 from pileus.server.db.queries import vlan_ip_range as ranges
 from pileus.server.db.queries import volume as volumes
 from pileus.server.db.tables.account import account as account_table
 from pileus.server.db.tables.account import users as users_table
+from pileus.server.db.tables.ssh_key import ssh_key_pair
+from pileus.server.db.tables.vm import instance_group
 from pileus.server.db.transaction import Tx
 from pileus.server.db.transition import transition
 from pileus.server.domain.account import ACCOUNT, AccountState
@@ -163,6 +167,8 @@ def _take_away(tx: Tx, row: RowMapping) -> None:
         raise ResourceInUse(f"account {row['name']} still owns {told}")
     ranges.undedicate(tx, row["id"])
     accounts.drop_rights(tx, row["id"])
+    groups.remove(tx, instance_group.c.account_id == row["id"])
+    ssh_keys.remove(tx, ssh_key_pair.c.account_id == row["id"])
     sessions.end_of_account(tx, row["id"])
     users.remove(tx, users_table.c.account_id == row["id"])
     accounts.remove(tx, row["id"])

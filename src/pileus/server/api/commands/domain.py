@@ -70,7 +70,7 @@ class DeleteDomain(Params):
     """Deletes a domain."""
 
     id: Id[Domain] = param("the ID of the domain")
-    cleanup: bool = param("true to delete everything in it too: accounts with what they own, and domains", default=False)
+    cleanup: bool = param("true to delete everything in it too: domains, accounts and what they own", default=False)
 
     def run(self, call: Call) -> Started:
         return Started(domain.delete(call.tx, call.caller, self.id, cleanup=self.cleanup))

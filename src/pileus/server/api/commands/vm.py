@@ -20,6 +20,7 @@ from pileus.server.domain.ids import (
     Domain,
     Host,
     Id,
+    InstanceGroup,
     Network,
     OsType,
     Pod,
@@ -89,7 +90,9 @@ class VmResponse(Response, name="virtualmachine", kind=Vm, load=vm.view):
     created = out("when the virtual machine was created", "date")
     state = out("the state of the virtual machine")
     ha_enable = out("true if high availability is enabled", "boolean")
-    group = out("the group of the virtual machine")
+    group = out("the name of the group of the virtual machine")
+    group_id = out("the ID of the group of the virtual machine")
+    key_pair = out("the SSH key pair it was deployed with")
     zone_id = out("the ID of the zone of the virtual machine")
     zone_name = out("the name of the zone of the virtual machine")
     host_id = out("the ID of the host of the virtual machine; for administrators")
@@ -140,6 +143,7 @@ class DeployVirtualMachine(Params):
     disk_offering_id: Id[DiskOffering] | None = param("the disk offering of a data disk", default=None)
     size: int | None = param("the size of the data disk in GB, for disk offerings of a size to be chosen", default=None)
     group: str | None = param("a group for the virtual machine", default=None)
+    key_pair: str | None = param("the name of the SSH key pair that may sign in", default=None)
     hypervisor: str | None = param("the hypervisor; must be that of the template", default=None)
     user_data: str | None = param(
         "base64 data for the virtual machine, at most 32 KB", default=None, length=USER_DATA_LENGTH
@@ -162,6 +166,7 @@ class DeployVirtualMachine(Params):
             disk_offering_id=self.disk_offering_id,
             size_gib=self.size,
             group=self.group,
+            key_pair=self.key_pair,
             hypervisor=self.hypervisor,
             user_data=self.user_data,
             host_id=self.host_id,
@@ -280,7 +285,9 @@ class ListVirtualMachines(ListParams):
     template_id: Id[Template] | None = param("list those made from a template", default=None)
     service_offering_id: Id[ServiceOffering] | None = param("list those of a service offering", default=None)
     hypervisor: str | None = param("list those of a hypervisor", default=None)
-    group: str | None = param("list those of a group", default=None)
+    group: str | None = param("list those of the group of this name", default=None)
+    group_id: Id[InstanceGroup] | None = param("list those of a group", default=None)
+    key_pair: str | None = param("list those deployed with the SSH key pair of this name", default=None)
     for_virtual_network: bool | None = param("list those whose default network is virtual, or not", default=None)
     details: list[str] | None = param("kept for today's clients: all details are always told", default=None)
 
@@ -307,6 +314,8 @@ class ListVirtualMachines(ListParams):
                 service_offering_id=self.service_offering_id,
                 hypervisor=self.hypervisor,
                 group=self.group,
+                group_id=self.group_id,
+                key_pair=self.key_pair,
                 for_virtual_network=self.for_virtual_network,
                 page=self.page,
                 page_size=self.page_size,

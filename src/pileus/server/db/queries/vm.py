@@ -10,7 +10,7 @@ from pileus.server.db.queries.page import like, page
 from pileus.server.db.tables.job import job
 from pileus.server.db.tables.network import guest_data, network, nic
 from pileus.server.db.tables.offering import service_offering
-from pileus.server.db.tables.vm import vm, vm_stats
+from pileus.server.db.tables.vm import instance_group, vm, vm_stats
 from pileus.server.db.tables.volume import volume
 from pileus.server.db.transaction import Tx
 from pileus.server.domain.network import GuestIpType
@@ -141,6 +141,8 @@ def list_page(
     service_offering_id: int | None,
     hypervisor: str | None,
     group: str | None,
+    group_id: int | None,
+    key_pair: str | None,
     for_virtual_network: bool | None,
     offset: int,
     limit: int,
@@ -156,12 +158,16 @@ def list_page(
         (vm.c.template_id, template_id),
         (vm.c.service_offering_id, service_offering_id),
         (vm.c.hypervisor, hypervisor),
-        (vm.c.group_name, group),
+        (vm.c.group_id, group_id),
+        (vm.c.key_pair, key_pair),
     ):
         if wanted is not None:
             conditions.append(column == wanted)
     if name:
         conditions.append(like(vm.c.name, name))
+    if group is not None:
+        named = select(instance_group.c.id).where(instance_group.c.live == 1, instance_group.c.name == group)
+        conditions.append(vm.c.group_id.in_(named))
     if keyword:
         columns = (vm.c.name, vm.c.display_name, vm.c.instance_name, vm.c.state)
         conditions.append(or_(*(like(column, keyword) for column in columns)))

@@ -1,6 +1,6 @@
 """Events and alerts."""
 
-from sqlalchemy import Column, Index, SmallInteger, Table, Text, UniqueConstraint
+from sqlalchemy import Column, ForeignKey, Index, Integer, SmallInteger, Table, Text, UniqueConstraint
 
 from pileus.server.db.tables.column import Key, Name, Short, instant, key, metadata, uuid_column
 
@@ -43,5 +43,25 @@ alert = Table(
     instant("created_at"),
     instant("cleared_at", nullable=True),
     UniqueConstraint("type", "subject_key", "standing"),
+    Index("ix_alert_created", "created_at"),
 )
 """`standing` is 1 until what it warns of is over, then NULL: one row per trouble."""
+
+alert_mail = Table(
+    "alert_mail",
+    metadata,
+    key(),
+    uuid_column(),
+    Column("alert_id", Key, ForeignKey("alert.id"), nullable=False),
+    Column("subject", Name, nullable=False),
+    Column("body", Text, nullable=False),
+    Column("due", SmallInteger, nullable=True, default=1),
+    Column("attempts", Integer, nullable=False, default=0),
+    Column("failure", Text, nullable=True),
+    instant("next_at"),
+    instant("created_at"),
+    instant("sent_at", nullable=True),
+    Index("ix_alert_mail_due", "due", "next_at"),
+)
+"""A mail for every alert raised and every one cleared, written in the same transaction. `due` is 1 until a mail server
+has taken it, then NULL; the UUID is its Message-ID, so one sent twice is known as the same."""

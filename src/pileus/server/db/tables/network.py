@@ -186,5 +186,6 @@ guest_data = Table(
     Column("user_data", LongText, nullable=True),
     Column("password", Name, nullable=True),
     Column("password_id", String(40), nullable=True),
+    Column("public_key", Text, nullable=True),
 )
 """What the router serves to one guest. The password is cleared once the guest had time to fetch it."""

@@ -16,6 +16,22 @@ from sqlalchemy import (
 
 from pileus.server.db.tables.column import Key, Name, Short, flag, instant, key, live, metadata, uuid_column
 
+instance_group = Table(
+    "instance_group",
+    metadata,
+    key(),
+    uuid_column(),
+    Column("name", Name, nullable=False),
+    Column("account_id", Key, ForeignKey("account.id"), nullable=False),
+    Column("domain_id", Key, ForeignKey("domain.id"), nullable=False),
+    live(),
+    instant("created_at"),
+    instant("removed_at", nullable=True),
+    UniqueConstraint("account_id", "name", "live"),
+    Index("ix_instance_group_live_account", "live", "account_id", "id"),
+)
+"""A name under which an account gathers guests; a guest is in one at most."""
+
 vm = Table(
     "vm",
     metadata,
@@ -37,7 +53,8 @@ vm = Table(
     Column("host_id", Key, ForeignKey("host.id"), nullable=True),
     Column("last_host_id", Key, nullable=True),
     Column("pod_id", Key, nullable=True),
-    Column("group_name", Name, nullable=True),
+    Column("group_id", Key, ForeignKey("instance_group.id"), nullable=True),
+    Column("key_pair", Name, nullable=True),
     Column("vnc_password", Short, nullable=False),
     Column("epoch", BigInteger, nullable=False, default=0),
     flag("ha"),
@@ -51,9 +68,11 @@ vm = Table(
     Index("ix_vm_live_zone", "live", "kind", "zone_id", "id"),
     Index("ix_vm_live_host", "live", "host_id", "id"),
     Index("ix_vm_state", "live", "state", "destroyed_at"),
+    Index("ix_vm_group", "group_id"),
 )
 """What the user asked for. `name_key` ("network domain/host name") is set while the host name is taken.
-`epoch` counts lives; `host_id` repeats the live incarnation's host for lists."""
+`epoch` counts lives; `host_id` repeats the live incarnation's host for lists. `key_pair` names the SSH key pair it was
+deployed with; the public key itself is in `guest_data`."""
 
 vm_incarnation = Table(
     "vm_incarnation",

@@ -32,6 +32,9 @@ def upgrade() -> None:
         sa.UniqueConstraint("type", "subject_key", "standing", name=op.f("uq_alert_type_subject_key_standing")),
         sa.UniqueConstraint("uuid", name=op.f("uq_alert_uuid")),
     )
+    with op.batch_alter_table("alert", schema=None) as batch_op:
+        batch_op.create_index("ix_alert_created", ["created_at"], unique=False)
+
     op.create_table(
         "authority",
         sa.Column("name", sa.String(length=64), nullable=False),
@@ -821,6 +824,78 @@ def upgrade() -> None:
         sa.PrimaryKeyConstraint("template_id", "pool_id", name=op.f("pk_template_on_pool")),
     )
     op.create_table(
+        "custom_certificate",
+        sa.Column("id", sa.BigInteger().with_variant(sa.Integer(), "sqlite"), autoincrement=True, nullable=False),
+        sa.Column("name", sa.String(length=255), nullable=False),
+        sa.Column("position", sa.BigInteger().with_variant(sa.Integer(), "sqlite"), nullable=False),
+        sa.Column("domain_suffix", sa.String(length=255), nullable=False),
+        sa.Column("certificate_pem", sa.Text(), nullable=False),
+        sa.Column("key_pem", sa.Text(), nullable=True),
+        sa.Column("changed_at", sa.BigInteger(), nullable=False),
+        sa.PrimaryKeyConstraint("id", name=op.f("pk_custom_certificate")),
+        sa.UniqueConstraint("name", name=op.f("uq_custom_certificate_name")),
+    )
+    op.create_table(
+        "alert_mail",
+        sa.Column("id", sa.BigInteger().with_variant(sa.Integer(), "sqlite"), autoincrement=True, nullable=False),
+        sa.Column("uuid", sa.String(length=40), nullable=False),
+        sa.Column("alert_id", sa.BigInteger().with_variant(sa.Integer(), "sqlite"), nullable=False),
+        sa.Column("subject", sa.String(length=255), nullable=False),
+        sa.Column("body", sa.Text(), nullable=False),
+        sa.Column("due", sa.SmallInteger(), nullable=True),
+        sa.Column("attempts", sa.Integer(), nullable=False),
+        sa.Column("failure", sa.Text(), nullable=True),
+        sa.Column("next_at", sa.BigInteger(), nullable=False),
+        sa.Column("created_at", sa.BigInteger(), nullable=False),
+        sa.Column("sent_at", sa.BigInteger(), nullable=True),
+        sa.ForeignKeyConstraint(["alert_id"], ["alert.id"], name=op.f("fk_alert_mail_alert_id")),
+        sa.PrimaryKeyConstraint("id", name=op.f("pk_alert_mail")),
+        sa.UniqueConstraint("uuid", name=op.f("uq_alert_mail_uuid")),
+    )
+    with op.batch_alter_table("alert_mail", schema=None) as batch_op:
+        batch_op.create_index("ix_alert_mail_due", ["due", "next_at"], unique=False)
+
+    op.create_table(
+        "instance_group",
+        sa.Column("id", sa.BigInteger().with_variant(sa.Integer(), "sqlite"), autoincrement=True, nullable=False),
+        sa.Column("uuid", sa.String(length=40), nullable=False),
+        sa.Column("name", sa.String(length=255), nullable=False),
+        sa.Column("account_id", sa.BigInteger().with_variant(sa.Integer(), "sqlite"), nullable=False),
+        sa.Column("domain_id", sa.BigInteger().with_variant(sa.Integer(), "sqlite"), nullable=False),
+        sa.Column("live", sa.SmallInteger(), nullable=True),
+        sa.Column("created_at", sa.BigInteger(), nullable=False),
+        sa.Column("removed_at", sa.BigInteger(), nullable=True),
+        sa.ForeignKeyConstraint(["account_id"], ["account.id"], name=op.f("fk_instance_group_account_id")),
+        sa.ForeignKeyConstraint(["domain_id"], ["domain.id"], name=op.f("fk_instance_group_domain_id")),
+        sa.PrimaryKeyConstraint("id", name=op.f("pk_instance_group")),
+        sa.UniqueConstraint("account_id", "name", "live", name=op.f("uq_instance_group_account_id_name_live")),
+        sa.UniqueConstraint("uuid", name=op.f("uq_instance_group_uuid")),
+    )
+    with op.batch_alter_table("instance_group", schema=None) as batch_op:
+        batch_op.create_index("ix_instance_group_live_account", ["live", "account_id", "id"], unique=False)
+
+    op.create_table(
+        "ssh_key_pair",
+        sa.Column("id", sa.BigInteger().with_variant(sa.Integer(), "sqlite"), autoincrement=True, nullable=False),
+        sa.Column("uuid", sa.String(length=40), nullable=False),
+        sa.Column("account_id", sa.BigInteger().with_variant(sa.Integer(), "sqlite"), nullable=False),
+        sa.Column("domain_id", sa.BigInteger().with_variant(sa.Integer(), "sqlite"), nullable=False),
+        sa.Column("name", sa.String(length=255), nullable=False),
+        sa.Column("public_key", sa.Text(), nullable=False),
+        sa.Column("fingerprint", sa.String(length=64), nullable=False),
+        sa.Column("live", sa.SmallInteger(), nullable=True),
+        sa.Column("created_at", sa.BigInteger(), nullable=False),
+        sa.Column("removed_at", sa.BigInteger(), nullable=True),
+        sa.ForeignKeyConstraint(["account_id"], ["account.id"], name=op.f("fk_ssh_key_pair_account_id")),
+        sa.ForeignKeyConstraint(["domain_id"], ["domain.id"], name=op.f("fk_ssh_key_pair_domain_id")),
+        sa.PrimaryKeyConstraint("id", name=op.f("pk_ssh_key_pair")),
+        sa.UniqueConstraint("account_id", "name", "live", name=op.f("uq_ssh_key_pair_account_id_name_live")),
+        sa.UniqueConstraint("uuid", name=op.f("uq_ssh_key_pair_uuid")),
+    )
+    with op.batch_alter_table("ssh_key_pair", schema=None) as batch_op:
+        batch_op.create_index("ix_ssh_key_pair_live_account", ["live", "account_id", "id"], unique=False)
+
+    op.create_table(
         "vm",
         sa.Column("id", sa.BigInteger().with_variant(sa.Integer(), "sqlite"), autoincrement=True, nullable=False),
         sa.Column("uuid", sa.String(length=40), nullable=False),
@@ -840,7 +915,8 @@ def upgrade() -> None:
         sa.Column("host_id", sa.BigInteger().with_variant(sa.Integer(), "sqlite"), nullable=True),
         sa.Column("last_host_id", sa.BigInteger().with_variant(sa.Integer(), "sqlite"), nullable=True),
         sa.Column("pod_id", sa.BigInteger().with_variant(sa.Integer(), "sqlite"), nullable=True),
-        sa.Column("group_name", sa.String(length=255), nullable=True),
+        sa.Column("group_id", sa.BigInteger().with_variant(sa.Integer(), "sqlite"), nullable=True),
+        sa.Column("key_pair", sa.String(length=255), nullable=True),
         sa.Column("vnc_password", sa.String(length=64), nullable=False),
         sa.Column("epoch", sa.BigInteger(), nullable=False),
         sa.Column("ha", sa.SmallInteger(), nullable=False),
@@ -852,6 +928,7 @@ def upgrade() -> None:
         sa.Column("removed_at", sa.BigInteger(), nullable=True),
         sa.ForeignKeyConstraint(["account_id"], ["account.id"], name=op.f("fk_vm_account_id")),
         sa.ForeignKeyConstraint(["domain_id"], ["domain.id"], name=op.f("fk_vm_domain_id")),
+        sa.ForeignKeyConstraint(["group_id"], ["instance_group.id"], name=op.f("fk_vm_group_id")),
         sa.ForeignKeyConstraint(["host_id"], ["host.id"], name=op.f("fk_vm_host_id")),
         sa.ForeignKeyConstraint(
             ["service_offering_id"], ["service_offering.id"], name=op.f("fk_vm_service_offering_id")
@@ -863,6 +940,7 @@ def upgrade() -> None:
         sa.UniqueConstraint("uuid", name=op.f("uq_vm_uuid")),
     )
     with op.batch_alter_table("vm", schema=None) as batch_op:
+        batch_op.create_index("ix_vm_group", ["group_id"], unique=False)
         batch_op.create_index("ix_vm_live_account", ["live", "kind", "account_id", "id"], unique=False)
         batch_op.create_index("ix_vm_live_host", ["live", "host_id", "id"], unique=False)
         batch_op.create_index("ix_vm_live_zone", ["live", "kind", "zone_id", "id"], unique=False)
@@ -878,6 +956,7 @@ def upgrade() -> None:
         ),
         sa.Column("password", sa.String(length=255), nullable=True),
         sa.Column("password_id", sa.String(length=40), nullable=True),
+        sa.Column("public_key", sa.Text(), nullable=True),
         sa.ForeignKeyConstraint(["vm_id"], ["vm.id"], name=op.f("fk_guest_data_vm_id")),
         sa.PrimaryKeyConstraint("vm_id", name=op.f("pk_guest_data")),
     )
@@ -1048,8 +1127,22 @@ def downgrade() -> None:
         batch_op.drop_index("ix_vm_live_zone")
         batch_op.drop_index("ix_vm_live_host")
         batch_op.drop_index("ix_vm_live_account")
+        batch_op.drop_index("ix_vm_group")
 
     op.drop_table("vm")
+    with op.batch_alter_table("ssh_key_pair", schema=None) as batch_op:
+        batch_op.drop_index("ix_ssh_key_pair_live_account")
+
+    op.drop_table("ssh_key_pair")
+    with op.batch_alter_table("instance_group", schema=None) as batch_op:
+        batch_op.drop_index("ix_instance_group_live_account")
+
+    op.drop_table("instance_group")
+    with op.batch_alter_table("alert_mail", schema=None) as batch_op:
+        batch_op.drop_index("ix_alert_mail_due")
+
+    op.drop_table("alert_mail")
+    op.drop_table("custom_certificate")
     op.drop_table("template_on_pool")
     op.drop_table("template_copy")
     op.drop_table("storage_pool_tag")
@@ -1157,5 +1250,8 @@ def downgrade() -> None:
     op.drop_table("event")
     op.drop_table("domain")
     op.drop_table("authority")
+    with op.batch_alter_table("alert", schema=None) as batch_op:
+        batch_op.drop_index("ix_alert_created")
+
     op.drop_table("alert")
     # ### end Alembic commands ###
