@@ -19,7 +19,7 @@ from pileus.server.db.migrate import DatabaseTooNew, DatabaseTooOld, make_ready
 from pileus.server.db.transaction import Database, Tx
 from pileus.server.domain.host import HostState
 from pileus.server.doors import Door
-from pileus.server.events import job_failed
+from pileus.server.events import job_ended, job_failed
 from pileus.server.farm import Farm
 from pileus.server.first_start import admin_password
 from pileus.server.health import Health
@@ -115,7 +115,7 @@ async def _until(stop: asyncio.Event) -> None:
 
 
 def _hooks() -> Hooks:
-    return Hooks(on_failed=[job_failed], on_stuck=[_stuck])
+    return Hooks(on_end=[job_ended], on_failed=[job_failed], on_stuck=[_stuck])
 
 
 def _callbacks() -> Callbacks:

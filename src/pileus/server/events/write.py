@@ -8,6 +8,7 @@ from sqlalchemy import RowMapping, insert, select
 
 from pileus.server.db.tables.event import event
 from pileus.server.db.transaction import Tx
+from pileus.server.domain.job import Phase
 
 INFO, WARN, ERROR = "INFO", "WARN", "ERROR"
 SCHEDULED, STARTED, COMPLETED = "Scheduled", "Started", "Completed"
@@ -46,6 +47,31 @@ def record(
             facts=None if facts is None else msgspec.json.encode(dict(facts)).decode(),
             created_at=tx.now,
         )
+    )
+
+
+def job_ended(tx: Tx, job: RowMapping) -> None:
+    """Write the COMPLETED event of a job that succeeded without one: what it was to bring about had come by itself.
+
+    `job` is the job's row as it is now. Who waits for the end of what the first event announced is always told.
+    """
+    if job["start_event_id"] is None or job["phase"] != Phase.SUCCEEDED:
+        return
+    told = select(event.c.id).where(event.c.start_id == job["start_event_id"], event.c.state == COMPLETED)
+    began = tx.one(select(event).where(event.c.id == job["start_event_id"]))
+    if began is None or tx.scalar(told.limit(1)) is not None:
+        return
+    record(
+        tx,
+        type=began["type"],
+        description=f"Nothing was left to do: {began['description']}",
+        account_id=began["account_id"],
+        domain_id=began["domain_id"],
+        user_id=began["user_id"],
+        resource_kind=began["resource_kind"],
+        resource_id=began["resource_id"],
+        zone_id=began["zone_id"],
+        start_id=began["id"],
     )
 
 

@@ -44,8 +44,7 @@ def destroying(ctx: StepContext, *, vm: int) -> None:
     if row["state"] not in (VmState.RUNNING, VmState.STOPPED, VmState.STOPPING, VmState.ERROR):
         raise ParameterError(f"virtual machine {row['name']} is {row['state']}", parameter="id")
     began(ctx, row, types.VM_DESTROY, f"Destroying virtual machine {row['name']}")
-    if transition(ctx.tx, vm_table, vm, VM, VmState.STOPPING, frm=VmState.RUNNING):
-        stopped(ctx.tx, row, "it is being destroyed", user_id=ctx.user_id)
+    transition(ctx.tx, vm_table, vm, VM, VmState.STOPPING, frm=VmState.RUNNING)
 
 
 @destroying.undo
@@ -58,7 +57,8 @@ def not_destroying(ctx: StepContext, *, vm: int) -> None:
 def destroyed(ctx: StepContext, *, vm: int) -> None:
     """→ Destroyed: its addresses, its name and its count are free again."""
     row = vms.by_id(ctx.tx, vm)
-    transition(ctx.tx, vm_table, vm, VM, VmState.STOPPED, frm=VmState.STOPPING)
+    if transition(ctx.tx, vm_table, vm, VM, VmState.STOPPED, frm=VmState.STOPPING):
+        stopped(ctx.tx, row, "it was destroyed", user_id=ctx.user_id)
     if not transition(ctx.tx, vm_table, vm, VM, VmState.DESTROYED, destroyed_at=ctx.tx.now, name_key=None):
         return
     for network_id in nics.release_all(ctx.tx, vm):
