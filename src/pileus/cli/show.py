@@ -1,6 +1,7 @@
 """What the command line prints: steps with their times, tables, complaints."""
 
 import json
+import sys
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -11,7 +12,10 @@ from rich.markup import escape
 from rich.progress import Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 from rich.table import Table
 
-out = Console()
+PIPE_WIDTH = 250
+"""Columns when no terminal says otherwise: what reads a pipe wants one thing a line."""
+
+out = Console(width=None if sys.stdout.isatty() else PIPE_WIDTH)
 err = Console(stderr=True)
 
 MOST_COLUMNS = 8
