@@ -5,10 +5,11 @@ BIN := $(VENV)/bin
 export VENV
 
 .DEFAULT_GOAL := help
-.PHONY: help setup up down status test check unit e2e bench docs clean
+.PHONY: help setup up down status test check unit e2e bench simulate docs clean
+.PHONY: api-coverage fuzz role-matrix
 
 help: ## List the targets
-	@awk -F ':.*## ' '/^[a-z0-9]+:.*## / {printf "  make %-8s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 setup: ## Install what the others need (Debian packages, virtual environment)
 	@tools/setup
@@ -43,8 +44,20 @@ bench: setup ## Measure one claim: make bench BENCH=first_vm
 	@test -n "$(BENCH)" || { echo "make bench BENCH=name, one of: $$(ls bench/*.py | xargs -n1 basename | sed 's/\.py//' | tr '\n' ' ')"; exit 1; }
 	@$(BIN)/python bench/$(BENCH).py
 
+simulate: setup ## Play the whole system under seeds: make simulate SEEDS=1000 FROM=0
+	@$(BIN)/python -m pileus.testing.simulation --seeds $(or $(SEEDS),100) --from $(or $(FROM),0) --processes 2
+
 docs: setup ## Write the command reference and OpenAPI document to docs/api
 	@$(BIN)/python tools/reference.py docs/api
+
+api-coverage: setup ## How much of API 2.2 is there (make api-coverage MISSING=1 lists what is not)
+	@$(BIN)/python tools/api_coverage.py $(if $(MISSING),--missing)
+
+fuzz: setup ## Call every command with hostile values (make fuzz CALLS=100000)
+	@$(BIN)/python tools/fuzz.py --calls $(or $(CALLS),10000)
+
+role-matrix: setup ## Write who gets what from every command; review the difference
+	@$(BIN)/python tools/role_matrix.py --write
 
 clean: ## Remove the virtual environment and caches
 	rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache .import_linter_cache build dist
