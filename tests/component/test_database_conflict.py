@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator
 
 import pytest
 from sqlalchemy import func, insert, select, update
-from sqlalchemy.exc import DBAPIError, IntegrityError
+from sqlalchemy.exc import DBAPIError
 
 from pileus.server.db.queries import count
 from pileus.server.db.tables.account import resource_count
@@ -17,7 +17,7 @@ from pileus.server.db.tables.vm import vm, vm_incarnation
 from pileus.server.db.topics import hold_topics
 from pileus.server.db.transaction import Database, SwallowedConflict, Tx
 from pileus.server.domain.account import ROOT_DOMAIN, Resource
-from pileus.server.domain.errors import LimitExceeded, ResourceInUse
+from pileus.server.domain.errors import LimitExceeded, ParameterError, ResourceInUse
 from pileus.server.jobs.context import StepContext
 from pileus.server.jobs.engine import Engine
 from pileus.server.jobs.plan import StepCall, step, workflow
@@ -151,13 +151,30 @@ def test_other_errors_are_not_retried(db: Database) -> None:
 
     def wrong(tx: Tx) -> None:
         tries.append(1)
-        put = insert(generation).values(name="once", n=1)
-        tx.execute(put)
-        tx.execute(put)
+        tx.execute(insert(generation).values(name=None, n=1))
 
-    with pytest.raises(IntegrityError):
+    with pytest.raises(DBAPIError):
         db.run(wrong)
     assert len(tries) == 1
+
+
+def test_who_lost_a_race_for_a_name_looks_again_and_refuses_in_its_own_words(db: Database) -> None:
+    looked = threading.Barrier(8)
+
+    def create(which: int) -> None:
+        tries: list[int] = []
+
+        def unless_taken(tx: Tx) -> None:
+            tries.append(1)
+            if tx.scalar(select(generation.c.n).where(generation.c.name == "name")) is not None:
+                raise ParameterError("taken", parameter="name")
+            if len(tries) == 1 and not db.is_sqlite:
+                looked.wait(SECONDS)
+            tx.execute(insert(generation).values(name="name", n=which))
+
+        db.run(unless_taken)
+
+    assert at_once(8, create) == {"None": 1, ParameterError.__name__: 7}
 
 
 class Deadlock(Exception):
