@@ -92,6 +92,13 @@ def by_id(tx: Tx, operation_id: str) -> HostOperation | None:
     return None if row is None else _operation(row)
 
 
+def body_of(tx: Tx, known: HostOperation) -> AnyOperation:
+    """What the operation asks for."""
+    body = tx.scalar(select(host_operation.c.body).where(host_operation.c.id == known.id))
+    operation: AnyOperation = _operations.decode(body)
+    return operation
+
+
 def answer_of(tx: Tx, operation_id: str) -> AnyResult | Refusal | None:
     """The host's answer, or None while there is none."""
     known = by_id(tx, operation_id)

@@ -4,9 +4,10 @@ A guest that a job holds is left to its job. Only lives are compared: of an olde
 """
 
 from collections.abc import Iterable
+from typing import Any
 
 import structlog
-from sqlalchemy import RowMapping, select
+from sqlalchemy import RowMapping, Select, func, or_, select
 
 from pileus.server.db.queries import incarnation
 from pileus.server.db.queries import vm as vms
@@ -72,9 +73,46 @@ def finish_endings(tx: Tx) -> int:
     return ended
 
 
+def clear_away_again(tx: Tx) -> int:
+    """Ask hosts once more to end what they refused to end and no job waits for: strays, lost routers, given up lives.
+
+    Returns how many were asked. Called from time to time by the reconciler `vm-sync`.
+    """
+    refused = tx.all(
+        select(host_operation.c.operation_id)
+        .where(host_operation.c.pending.is_(None), host_operation.c.refusal.is_not(None))
+        .where(or_(*(host_operation.c.operation_id.like(f"{prefix}.%") for prefix in _CLEARINGS)))
+        .where(host_operation.c.id > select(func.max(host_operation.c.id) - _NEWEST).scalar_subquery())
+        .order_by(host_operation.c.id)
+    )
+    asked = 0
+    for row in refused:
+        known = operations.by_id(tx, row["operation_id"])
+        first, _, times = row["operation_id"].partition("~")
+        again = f"{first}~{int(times or 0) + 1}"
+        if known is None or known.refusal is None or known.refusal.reason is Reason.STALE_EPOCH:
+            continue
+        if operations.by_id(tx, again) is not None or tx.scalar(_state_of(known.host_id)) in (None, HostState.REMOVED):
+            continue
+        operations.request(tx, known.host_id, operations.body_of(tx, known), operation_id=again, queue=known.queue)
+        asked += 1
+    return asked
+
+
+_CLEARINGS = ("abandon", "gone", "lost", "stray")
+"""What the names of such operations begin with."""
+
+_NEWEST = 20_000
+"""So many operations are looked at: an older clearing waits for its host's next inventory."""
+
+
+def _state_of(host_id: int) -> Select[Any]:
+    return select(host.c.state).where(host.c.id == host_id)
+
+
 def _is_ended(tx: Tx, row: RowMapping, life: Life) -> bool:
     """Whether the host has said that the life is over, or is given up; asks it if nobody has."""
-    if tx.scalar(select(host.c.state).where(host.c.id == life.host_id)) in _GONE:
+    if tx.scalar(_state_of(life.host_id)) in _GONE:
         return True
     last = tx.scalar(
         select(host_operation.c.operation_id)

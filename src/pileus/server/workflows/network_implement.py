@@ -4,6 +4,8 @@ It runs under the network's resource key. A network that another job has impleme
 down only what its own job set up (`network.set_up_by`). Errors: no VLAN or no address left (533).
 """
 
+from sqlalchemy import select
+
 from pileus.server.db.queries import count
 from pileus.server.db.queries import network as networks
 from pileus.server.db.queries import nic as nics
@@ -11,6 +13,8 @@ from pileus.server.db.queries import public_ip as public_ips
 from pileus.server.db.queries import router as routers
 from pileus.server.db.queries.network import Net
 from pileus.server.db.queries.public_ip import Address
+from pileus.server.db.tables.event import event
+from pileus.server.db.tables.job import job
 from pileus.server.db.tables.network import network as network_table
 from pileus.server.db.transaction import Tx
 from pileus.server.db.transition import transition
@@ -18,6 +22,7 @@ from pileus.server.domain.account import Resource
 from pileus.server.domain.errors import InsufficientCapacity, ResourceUnavailable
 from pileus.server.domain.network import NETWORK, NetworkState
 from pileus.server.events import record, types
+from pileus.server.events.write import COMPLETED, INFO
 from pileus.server.jobs.context import StepContext
 from pileus.server.jobs.plan import Parts, step, workflow
 from pileus.server.workflows.router_start import KIND, start_router
@@ -206,6 +211,8 @@ def release_address(tx: Tx, net: Net, held: Address, *, user_id: int, start_id: 
     if not public_ips.release(tx, held.id):
         return
     count.release(tx, net.account_id, Resource.PUBLIC_IP)
+    if start_id is None and not _told_of(tx, held):
+        return
     record(
         tx,
         type=types.NET_IPRELEASE,
@@ -219,6 +226,16 @@ def release_address(tx: Tx, net: Net, held: Address, *, user_id: int, start_id: 
         start_id=start_id,
         facts={"ip": held.ip, "source_nat": held.is_source_nat},
     )
+
+
+def _told_of(tx: Tx, held: Address) -> bool:
+    """Whether usage of the address has begun: the job of associateIpAddress says so at its end only."""
+    asked = select(job.c.start_event_id).where(job.c.id == held.job_id, job.c.command == "associateIpAddress")
+    start_id = tx.scalar(asked)
+    if start_id is None:
+        return True
+    said = select(event.c.id).where(event.c.start_id == start_id, event.c.type == types.NET_IPASSIGN)
+    return tx.scalar(said.where(event.c.state == COMPLETED, event.c.level == INFO).limit(1)) is not None
 
 
 def _public_card(tx: Tx, net: Net, router_id: int) -> None:

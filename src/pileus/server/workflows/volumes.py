@@ -228,7 +228,8 @@ def _destroy(ctx: StepContext, disk: Disk) -> None:
     if disk.pool_id is not None:
         volumes.change_claim(ctx.tx, disk.pool_id, -disk.size_bytes)
     count.release(ctx.tx, disk.account_id, Resource.VOLUME)
-    _event(ctx, events.types.VOLUME_DELETE, f"Deleted volume {disk.name}", disk, size=disk.size_bytes)
+    if disk.host_id is not None:  # One that was never made was never told of.
+        _event(ctx, events.types.VOLUME_DELETE, f"Deleted volume {disk.name}", disk, size=disk.size_bytes)
 
 
 def _detach(ctx: StepContext, disk: Disk) -> None:
