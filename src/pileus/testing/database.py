@@ -69,6 +69,22 @@ def fresh_database(directory: Path, clock: Clock) -> Iterator[Database]:
 
 
 @contextmanager
+def reused_database(clock: Clock) -> Iterator[Database]:
+    """As `fresh_database` on SQLite, with the engines of the last such block: what they have compiled is kept.
+
+    One at a time in a process.
+    """
+    db = _reused()
+    file = Path(str(db.url.database))
+    for leftover in file.parent.glob("*"):
+        leftover.unlink()
+    shutil.copyfile(_pattern(), file)
+    db.clock = clock
+    with _closing(db):
+        yield db
+
+
+@contextmanager
 def copied_database(source: Database, directory: Path, clock: Clock) -> Iterator[Database]:
     """A copy of a database that `fresh_database` made, closed at the end of the block."""
     if not source.is_sqlite:
@@ -132,6 +148,13 @@ def _pattern() -> Path:
     with _closing(Database(f"sqlite:///{file}", FakeClock())) as db:
         fill(db)
     return file
+
+
+@cache
+def _reused() -> Database:
+    directory = tempfile.mkdtemp(prefix="pileus-test-")
+    atexit.register(shutil.rmtree, directory, ignore_errors=True)
+    return _sqlite(Path(directory, "reused.db"), FakeClock())
 
 
 def _sqlite(file: Path, clock: Clock) -> Database:

@@ -1,4 +1,4 @@
-"""What goes wrong: hosts refuse, vanish, die and come back, agents and servers end, guests do as they like, time jumps."""
+"""What goes wrong: hosts refuse, vanish and come back, agents and servers end, guests do as they like, time jumps."""
 
 import random
 from dataclasses import dataclass
@@ -10,7 +10,6 @@ from pileus.wire.operations import Reason
 
 REASONS = (Reason.NO_ROOM, Reason.UNREACHABLE, Reason.MISSING, Reason.REJECTED, Reason.FAILED)
 CALLS = (
-    "*",
     "start_domain",
     "shut_down",
     "remove_domain",
@@ -78,13 +77,15 @@ class Mishaps:
 
     def _refusal(self) -> None:
         reason, call = self.dice.choice(REASONS), self.dice.choice(CALLS)
+        if call == "configure_router" and reason is Reason.REJECTED:
+            reason = Reason.FAILED  # A config that is rejected is not pushed again: that is a promise, not a fault.
         self._arm(Fault(call, self.dice.choice(tuple(When)), reason, times=self.dice.choice((1, 1, 2, 5))))
 
     def _failure(self) -> None:
         self._arm(Fault(self.dice.choice(CALLS), self.dice.choice(tuple(When))))
 
     def _agent_dies(self) -> None:
-        self._arm(Fault(self.dice.choice((*CALLS, "finish", "finish")), self.dice.choice(tuple(When)), dies=True))
+        self._arm(Fault(self.dice.choice((*CALLS, "*", "finish", "finish")), self.dice.choice(tuple(When)), dies=True))
 
     def _seconds(self) -> float:
         return self.dice.choice((5.0, 60.0, 200.0, 900.0, 5000.0))

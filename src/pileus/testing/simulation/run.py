@@ -1,15 +1,13 @@
 """One run: calls and faults as the seed has it, then peace, then judgement."""
 
 import random
-import tempfile
 from collections.abc import Callable
 from dataclasses import dataclass
-from pathlib import Path
 
 from pileus.server.registered import register_all
 from pileus.testing.builders import GIB
 from pileus.testing.clock import FakeClock
-from pileus.testing.database import fresh_database
+from pileus.testing.database import reused_database
 from pileus.testing.simulation.chronicle import Chronicle
 from pileus.testing.simulation.faults import Mishaps
 from pileus.testing.simulation.invariants import End, broken, is_quiet
@@ -19,6 +17,9 @@ from pileus.testing.simulation.workload import Workload
 
 PEACE_SECONDS = 4 * 3600
 """How long after the last fault everything must have come to rest."""
+
+ACTS = 20
+"""Calls in a run, unless somebody wants more."""
 
 TURNS = 30_000
 """More than a sound run ever takes."""
@@ -42,20 +43,20 @@ class Outcome:
         return "\n".join([*self.trace, f"seed {self.seed}: {verdict}"])
 
 
-def simulate(seed: int, *, acts: int = 12) -> Outcome:
+def simulate(seed: int, *, acts: int = ACTS) -> Outcome:
     """Play the run of a seed with about so many calls. The same arguments play the same run."""
     register_all()
     dice = random.Random(f"run {seed}")  # noqa: S311 (a simulation must be repeatable)
     clock = FakeClock()
     chronicle = Chronicle(clock)
     with (
-        tempfile.TemporaryDirectory(prefix="pileus-test-") as directory,
-        fresh_database(Path(directory), clock) as db,
+        reused_database(clock) as db,
         sealed(seed),
         overheard(chronicle),
     ):
         play = _Play(LinedWorld(db, clock), dice, chronicle, acts)
         wrong = play.run()
+        play.world.end()
     return Outcome(seed, tuple(wrong), chronicle.digest, tuple(chronicle.lines))
 
 
@@ -76,7 +77,8 @@ class _Play:
             if self.dice.random() < 0.35:
                 self._guarded(self.mishaps.strike)
             self._turns(self.dice.choice((0, 2, 5, 20, 60)))
-            self._guarded(self._pass_some_time)
+            if self.dice.random() < 0.5:
+                self._guarded(self._pass_some_time)
         self.mishaps.stop()
         quiet = self._calm_down()
         with self.world.db.read() as tx:
@@ -110,7 +112,7 @@ class _Play:
                 continue
             with world.db.read() as tx:
                 calm = calm + 1 if is_quiet(tx) else 0
-            if calm > 2:
+            if calm > 1:
                 return True
             if world.clock.now() > give_up_at:
                 return False

@@ -74,14 +74,19 @@ class Workload:
 
     def call(self) -> None:
         """One call of somebody, if there is anything to call it with."""
-        person = self.dice.choice(self.people)
+        person = self.dice.choices(self.people, [1, *[2] * (len(self.people) - 1)])[0]
+        if person.account_id is not None and self._vm(person) is None:
+            self._do(person, self._deploy)
+            return
         ways = [(way, weight) for way, weight in self._ways(person) if weight]
         way = self.dice.choices([way for way, _ in ways], [weight for _, weight in ways])[0]
+        self._do(person, way)
+
+    def _do(self, person: Person, way: "Way") -> None:
         wanted = way(person)
-        if wanted is None:
-            return
-        command, parameters = wanted
-        self.send(person, command, **parameters)
+        if wanted is not None:
+            command, parameters = wanted
+            self.send(person, command, **parameters)
 
     def send(self, person: Person, command: str, **parameters: Any) -> dict[str, Any] | None:
         """Make a call. None when it is refused."""
