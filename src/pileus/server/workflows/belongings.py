@@ -11,7 +11,7 @@ from pileus.server.events import types
 from pileus.server.jobs.context import StepContext
 from pileus.server.jobs.plan import Parts, step, workflow
 from pileus.server.workflows.vm_destroy import destroyed, expunged, expunging
-from pileus.server.workflows.vm_record import began, stopped
+from pileus.server.workflows.vm_record import began
 from pileus.server.workflows.vm_stop import settle, stop_on_host
 from pileus.server.workflows.volumes import volume_gone, volumes_gone
 
@@ -40,8 +40,7 @@ def clearing(ctx: StepContext, *, vm: int) -> None:
     if row["live"] is None or row["state"] in (VmState.DESTROYED, VmState.EXPUNGING):
         return
     began(ctx, row, types.VM_DESTROY, f"Destroying virtual machine {row['name']}")
-    if transition(ctx.tx, vm_table, vm, VM, VmState.STOPPING, frm=VmState.RUNNING):
-        stopped(ctx.tx, row, "its owner is being removed", user_id=ctx.user_id)
+    transition(ctx.tx, vm_table, vm, VM, VmState.STOPPING, frm=VmState.RUNNING)
     transition(ctx.tx, vm_table, vm, VM, VmState.STOPPED, frm=VmState.UNKNOWN)
 
 
