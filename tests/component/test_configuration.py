@@ -53,7 +53,7 @@ def test_a_change_is_seen_inside_its_own_unit_of_work_and_forgotten_when_it_fail
 def test_a_value_that_a_setting_cannot_have_is_refused(api: Api, admin: Person, name: str, value: str) -> None:
     assert api.error(admin, "updateConfiguration", name=name, value=value)[0] == 431
     with api.database.read() as tx:
-        assert tx.all(setting.select()) == []
+        assert tx.all(setting.select().where(setting.c.name == name)) == []
 
 
 def test_who_changed_what_is_kept_but_not_the_values_of_secrets(api: Api, admin: Person) -> None:

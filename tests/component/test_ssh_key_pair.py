@@ -1,14 +1,19 @@
 """SSH key pairs: made, registered, listed, deleted; and how a guest gets the public one."""
 
+import base64
+import hashlib
+import hmac
+
 import pytest
 from cryptography.hazmat.primitives import serialization
+from cryptography.hazmat.primitives.asymmetric import padding, rsa
 from places import refused
 from sqlalchemy import select
 from vm_setup import deployed, steady_cloud
 
 from pileus.server.db.tables import metadata
-from pileus.server.db.tables.account import domain
-from pileus.server.db.tables.network import nic
+from pileus.server.db.tables.account import domain, users
+from pileus.server.db.tables.network import guest_data, nic
 from pileus.server.db.tables.vm import vm
 from pileus.server.domain.account import AccountType
 from pileus.server.domain.caller import Caller
@@ -127,3 +132,49 @@ def test_key_pairs_go_with_their_account(world: World, alice: Caller, client: Cl
     world.result(admin.call("deleteAccount", id=account["id"])["jobid"])
     assert admin.call("listSSHKeyPairs", listall=True) == {}
     assert admin.call("listInstanceGroups", listall=True) == {}
+
+
+def test_a_password_is_told_sealed_for_the_holder_of_the_key(world: World, alice: Caller, client: Client) -> None:
+    cloud = steady_cloud(world)
+    image = world.template(cloud.zone, password_enabled=1)
+    made = client.one("createSSHKeyPair", name="laptop")
+    guest = world.uuid(vm, deployed(world, alice, cloud, name="web", template_id=image, key_pair="laptop"))
+    private = serialization.load_pem_private_key(made["privatekey"].encode(), password=None)
+    assert isinstance(private, rsa.RSAPrivateKey)
+    sealed = client.one("getVMPassword", id=guest)["encryptedpassword"]
+    opened = private.decrypt(base64.b64decode(sealed), padding.PKCS1v15()).decode()
+    with world.reading() as tx:
+        assert opened == tx.scalar(select(guest_data.c.password))
+    with refused(531):
+        Client(world.db, world.account("bob")).call("getVMPassword", id=guest)
+
+
+def test_a_password_is_not_told_without_a_password_or_a_key_to_seal_it(
+    world: World, alice: Caller, client: Client
+) -> None:
+    cloud = steady_cloud(world)
+    image = world.template(cloud.zone, password_enabled=1)
+    client.call("registerSSHKeyPair", name="curve", publickey=PUBLIC)
+    without_password = deployed(world, alice, cloud, name="one", key_pair="curve")
+    without_key = deployed(world, alice, cloud, name="two", template_id=image)
+    with_curve = deployed(world, alice, cloud, name="three", template_id=image, key_pair="curve")
+    for guest, words in ((without_password, "no password"), (without_key, "without an SSH"), (with_curve, "not RSA")):
+        with refused(431, words):
+            client.call("getVMPassword", id=world.uuid(vm, guest))
+
+
+def test_the_name_of_the_cloud_is_signed_for_its_users_only(world: World, alice: Caller, client: Client) -> None:
+    me = world.uuid(users, alice.user_id)
+    told = client.one("getCloudIdentifier", userid=me)
+    digest = hmac.new(client.keys[1].encode(), told["cloudidentifier"].encode(), hashlib.sha1).digest()
+    assert told["signature"] == base64.b64encode(digest).decode()
+    assert told["userid"] == me
+    other = world.account("bob")
+    assert (
+        Client(world.db, other).one("getCloudIdentifier", userid=world.uuid(users, other.user_id))["cloudidentifier"]
+        == told["cloudidentifier"]
+    )
+    with refused(531):
+        client.call("getCloudIdentifier", userid=world.uuid(users, other.user_id))
+    with refused(431, "keys"):
+        Client(world.db).call("getCloudIdentifier", userid=world.uuid(users, world.account("carol").user_id))

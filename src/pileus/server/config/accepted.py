@@ -2,7 +2,6 @@
 
 from pileus.server.config.key import (
     ADVANCED,
-    ALERT,
     CONSOLE_PROXY,
     HIDDEN,
     NETWORK,
@@ -25,13 +24,6 @@ ACCEPTED = unused(
         "share of hosts above which a management server gives some away",
         most=1.0,
     ),
-    text("alert.email.addresses", "", ALERT, "who receives alerts, separated by commas"),
-    text("alert.email.sender", "", ALERT, "sender of alerts"),
-    text("alert.smtp.host", "", ALERT, "mail server for alerts"),
-    text("alert.smtp.password", "", ALERT, "password at the mail server", secret=True),
-    integer("alert.smtp.port", 465, ALERT, "port of the mail server", most=65535),
-    boolean("alert.smtp.useAuth", False, ALERT, "whether the mail server wants a password"),
-    text("alert.smtp.username", "", ALERT, "user name at the mail server"),
     boolean(
         "allow.subdomain.network.access", True, ADVANCED, "whether subdomains may use the networks of their parents"
     ),
@@ -42,7 +34,6 @@ ACCEPTED = unused(
         ADVANCED,
         "seconds for which a stopped machine still counts on its last host",
     ),
-    text("cloud.identifier", "", HIDDEN, "a name for this cloud"),
     integer("cluster.message.timeout.seconds", 300, ADVANCED, "seconds a message between management servers may take"),
     integer("cmd.wait", 7200, ADVANCED, "seconds a command to a host may take"),
     integer("consoleproxy.capacity.standby", 10, CONSOLE_PROXY, "console sessions to hold ready"),

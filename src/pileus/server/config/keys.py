@@ -7,6 +7,7 @@ from pileus.server.config.key import (
     ACCOUNT_DEFAULTS,
     ADVANCED,
     ALERT,
+    HIDDEN,
     NETWORK,
     PREMIUM,
     STORAGE,
@@ -20,6 +21,29 @@ from pileus.server.config.key import (
 account_cleanup_interval = integer(
     "account.cleanup.interval", 86400, ADVANCED, "seconds between two clean-ups of removed accounts", least=1
 )
+alert_email_addresses = text(
+    "alert.email.addresses", "", ALERT, "who receives alerts by e-mail, separated by commas; empty for nobody"
+)
+alert_email_sender = text("alert.email.sender", "", ALERT, "sender of alerts; the first recipient unless given")
+alert_smtp_host = text("alert.smtp.host", "", ALERT, "mail server for alerts, empty for none")
+alert_smtp_password = text("alert.smtp.password", "", ALERT, "password at the mail server", secret=True)
+alert_smtp_port = integer("alert.smtp.port", 465, ALERT, "port of the mail server", least=1, most=65535)
+alert_smtp_security = text(
+    "alert.smtp.security",
+    "auto",
+    ALERT,
+    "how mail is kept secret: tls from the first byte, starttls, none, or auto, which is tls at port 465 and starttls"
+    " where the server offers it elsewhere; a password is sent in the clear with none only",
+    choices=("auto", "tls", "starttls", "none"),
+)
+alert_smtp_timeout = integer(
+    "alert.smtp.timeout", 30, ALERT, "seconds the mail server may take for each answer", least=1, most=300
+)
+alert_smtp_truststore = text(
+    "alert.smtp.truststore", "", ALERT, "PEM file of authorities the mail server is known by, empty for the system's"
+)
+alert_smtp_useAuth = boolean("alert.smtp.useAuth", False, ALERT, "whether the mail server wants a password")
+alert_smtp_username = text("alert.smtp.username", "", ALERT, "user name at the mail server")
 alert_wait = integer(
     "alert.wait", 180, ALERT, "seconds of silence after which a host counts as down and an alert is raised"
 )
@@ -36,6 +60,7 @@ capacity_check_period = integer(
     "capacity.check.period", 300000, USAGE, "milliseconds between two checks of the cloud's capacity", least=1
 )
 check_pod_cidrs = boolean("check.pod.cidrs", True, ADVANCED, "whether the address ranges of pods may not overlap")
+cloud_identifier = text("cloud.identifier", "", HIDDEN, "a name for this cloud, given when it is made")
 control_cidr = text("control.cidr", "169.254.0.0/16", ADVANCED, "network between hosts and system VMs")
 cpu_capacity_threshold = number(
     "cpu.capacity.threshold", 0.85, USAGE, "share of claimed CPU above which an alert is raised", most=1.0

@@ -10,7 +10,9 @@ from sqlalchemy import Table, insert, select
 from pileus.server.db.dialect import pass_given_keys
 from pileus.server.db.seed_os import OS_TYPES
 from pileus.server.db.tables.account import account, domain, resource_count, users
+from pileus.server.db.tables.column import new_uuid
 from pileus.server.db.tables.offering import disk_offering, network_offering, service_offering
+from pileus.server.db.tables.setting import setting
 from pileus.server.db.tables.template import os_category, os_type
 from pileus.server.db.transaction import Tx
 from pileus.server.domain.account import (
@@ -30,6 +32,7 @@ DIRECT_NETWORK_OFFERING = "DefaultDirectNetwork"
 UNTAGGED_NETWORK_OFFERING = "DefaultDirectGuestNetwork"
 PUBLIC_NETWORK_OFFERING = "System-Public-Network"
 
+_IDENTIFIER = "cloud.identifier"
 _GIB = 1024**3
 
 
@@ -39,6 +42,13 @@ def seed(tx: Tx) -> None:
     _operating_systems(tx)
     _network_offerings(tx)
     _offerings(tx)
+    _identifier(tx)
+
+
+def _identifier(tx: Tx) -> None:
+    """The cloud's name, by which others tell it from all clouds."""
+    if tx.scalar(select(setting.c.name).where(setting.c.name == _IDENTIFIER)) is None:
+        tx.execute(insert(setting).values(name=_IDENTIFIER, value=new_uuid(), changed_at=tx.now))
 
 
 def _ensure(tx: Tx, table: Table, match: dict[str, Any], values: dict[str, Any]) -> int:

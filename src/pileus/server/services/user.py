@@ -1,12 +1,15 @@
 """Users: who signs in on behalf of an account. Guide: "Accounts, Users, and Domains"."""
 
+import base64
+import hashlib
+import hmac
 import secrets
 import zoneinfo
 from typing import Any
 
 from sqlalchemy import ColumnElement, RowMapping
 
-from pileus.server import events
+from pileus.server import config, events
 from pileus.server.auth import visibility
 from pileus.server.db.queries import account as accounts
 from pileus.server.db.queries import user as users
@@ -190,6 +193,16 @@ def register_keys(tx: Tx, caller: Caller, user_id: Id[User]) -> dict[str, Any]:
     users.change(tx, user_id, api_key=api_key, secret_key=secret_key)
     _event(tx, caller, of, events.types.REGISTER_USER_KEY, f"new keys for user {row['username']}", user_id)
     return {"api_key": api_key, "secret_key": secret_key}
+
+
+def cloud_identifier(tx: Tx, caller: Caller, user_id: Id[User]) -> dict[str, Any]:
+    """The name of this cloud, signed with the user's secret key (HMAC-SHA1, base64). 431 for a user without keys."""
+    row, _ = _over(tx, caller, user_id)
+    if not row["secret_key"]:
+        raise ParameterError(f"user {row['username']} has no keys: register some first", parameter="userid")
+    name = config.value(tx, config.keys.cloud_identifier)
+    digest = hmac.new(row["secret_key"].encode(), name.encode(), hashlib.sha1).digest()
+    return {"user_id": row["uuid"], "cloud_identifier": name, "signature": base64.b64encode(digest).decode()}
 
 
 def view(tx: Tx, caller: Caller, user_id: int) -> dict[str, Any]:

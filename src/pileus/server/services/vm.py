@@ -17,6 +17,7 @@ from pileus.server.db.tables.offering import service_offering
 from pileus.server.db.tables.vm import vm as vm_table
 from pileus.server.db.transaction import Tx
 from pileus.server.db.transition import transition
+from pileus.server.domain import ssh_key
 from pileus.server.domain.account import Resource
 from pileus.server.domain.caller import Caller
 from pileus.server.domain.errors import ParameterError, PermissionDenied, ResourceInUse
@@ -46,6 +47,7 @@ __all__ = [
     "reboot",
     "recover",
     "reset_password",
+    "sealed_password",
     "start",
     "stop",
     "update",
@@ -102,6 +104,20 @@ def reset_password(tx: Tx, caller: Caller, vm_id: Id[Vm]) -> tuple[str, str]:
         types.VM_RESETPASSWORD,
         "new password",
     )
+
+
+def sealed_password(tx: Tx, caller: Caller, vm_id: Id[Vm]) -> dict[str, Any]:
+    """The guest's password for the holder of its SSH key. 431 without a password, or without an RSA key."""
+    row = _own(tx, caller, vm_id)
+    data = vms.guest_data_of(tx, vm_id)
+    if data is None or not data["password"]:
+        raise ParameterError(f"virtual machine {row['name']} has no password", parameter="id")
+    if not data["public_key"]:
+        raise ParameterError(f"virtual machine {row['name']} was deployed without an SSH key pair", parameter="id")
+    sealed = ssh_key.sealed(data["public_key"], data["password"])
+    if sealed is None:
+        raise ParameterError(f"the SSH key of virtual machine {row['name']} is not RSA", parameter="id")
+    return {"encrypted_password": sealed}
 
 
 def recover(tx: Tx, caller: Caller, vm_id: Id[Vm]) -> dict[str, Any]:

@@ -3,6 +3,7 @@
 from pileus.server.api.command import (
     ADMINS,
     DOMAIN_ADMINS,
+    EVERYONE,
     ROOT_ONLY,
     SUCCESS,
     Call,
@@ -190,3 +191,21 @@ class ListUsers(ListParams):
                 page_size=self.page_size,
             )
         )
+
+
+class CloudIdentifierResponse(Response, name="cloudidentifier"):
+    """The name of this cloud, signed for a user."""
+
+    user_id = out("the ID of the user")
+    cloud_identifier = out("the name of this cloud")
+    signature = out("HMAC-SHA1 of the name with the secret key of the user, in base64")
+
+
+@command("getCloudIdentifier", roles=EVERYONE, returns=CloudIdentifierResponse)
+class GetCloudIdentifier(Params):
+    """Tells the name of this cloud, signed with the secret key of a user."""
+
+    user_id: Id[User] = param("the ID of the user")
+
+    def run(self, call: Call) -> View:
+        return user.cloud_identifier(call.tx, call.caller, self.user_id)
