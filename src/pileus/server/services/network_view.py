@@ -4,9 +4,10 @@ from collections.abc import Sequence
 from ipaddress import IPv4Network
 from typing import Any
 
-from sqlalchemy import ColumnElement, RowMapping, and_, func, or_, select
+from sqlalchemy import ColumnElement, RowMapping, and_, or_, select
 
 from pileus.server.auth.visibility import below, scope
+from pileus.server.db.queries.ancestry import domains_above
 from pileus.server.db.queries.page import grouped, like, page, related
 from pileus.server.db.tables.account import account, domain
 from pileus.server.db.tables.network import network, vlan_ip_range
@@ -70,7 +71,7 @@ def list_page(
     owned = within.where(network.c.account_id, network.c.domain_id)
     where: list[ColumnElement[bool]] = [network.c.live == 1]
     if owned:
-        where.append(or_(and_(*owned), and_(network.c.is_shared == 1, network.c.domain_id.in_(_offering(caller)))))
+        where.append(or_(and_(*owned), network.c.id.in_(_shared(tx, caller))))
     # System networks are shown to administrators, and only when asked for.
     where.append(network.c.is_system == int(bool(is_system) and caller.is_admin))
     if is_system and not caller.is_admin:
@@ -113,12 +114,16 @@ def views(tx: Tx, caller: Caller, rows: Sequence[RowMapping]) -> list[dict[str, 
     ]
 
 
-def _offering(caller: Caller) -> Any:
-    """Domains whose shared networks the caller may use: those above, and for administrators also those below."""
-    path = caller.domain_path
-    above = func.substr(path, 1, func.length(domain.c.path)) == domain.c.path
-    is_administrator = caller.role in (Role.ADMIN, Role.RESOURCE_ADMIN, Role.DOMAIN_ADMIN)
-    return select(domain.c.id).where(or_(above, below(path)) if is_administrator else above)
+def _shared(tx: Tx, caller: Caller) -> Any:
+    """Shared networks the caller may use: of domains above, and for administrators also of those below.
+
+    A query of its own, so that either side of the OR has its index.
+    """
+    shared = network.alias("shared")
+    offering = shared.c.domain_id.in_(domains_above(tx, caller.domain_path))
+    if caller.role in (Role.ADMIN, Role.RESOURCE_ADMIN, Role.DOMAIN_ADMIN):
+        offering = or_(offering, shared.c.domain_id.in_(select(domain.c.id).where(below(caller.domain_path))))
+    return select(shared.c.id).where(shared.c.live == 1, shared.c.is_shared == 1, offering)
 
 
 def _place(row: RowMapping, zone_row: RowMapping, offering: RowMapping) -> dict[str, Any]:

@@ -4,6 +4,7 @@ from typing import Any
 
 from sqlalchemy import ColumnElement, RowMapping, Select, insert, select, update
 
+from pileus.server.db.queries.ancestry import domains_above
 from pileus.server.db.tables.account import account, domain, users
 from pileus.server.db.transaction import Tx
 from pileus.server.domain.account import AccountState
@@ -68,8 +69,9 @@ def identity_by_name(tx: Tx, domain_id: int, username: str) -> RowMapping | None
 
 def domain_by_path(tx: Tx, path: str) -> int | None:
     """The live domain of a path ("/a/b/")."""
-    found = tx.scalar(select(domain.c.id).where(domain.c.path == path, domain.c.live == 1))
-    return None if found is None else int(found)
+    levels = 1 if path == "/" else path.count("/")
+    keys = domains_above(tx, path)
+    return keys[-1] if len(keys) == levels else None
 
 
 def path_of_domain(tx: Tx, given: str) -> str | None:

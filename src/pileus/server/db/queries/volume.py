@@ -141,10 +141,11 @@ def page_of_volumes(
 
     `pod_id` is that of the pool; `host_id` that of the machine's host.
     """
-    users = select(vm.c.id).where(vm.c.kind == VmKind.USER)
+    # By the machine of each volume: a set of all guests would grow with the cloud.
+    of_user = select(vm.c.id).where(vm.c.id == volume.c.vm_id, vm.c.kind == VmKind.USER).correlate(volume).exists()
     where: list[ColumnElement[bool]] = [
         volume.c.live == 1,
-        or_(volume.c.vm_id.is_(None), volume.c.vm_id.in_(users)),
+        or_(volume.c.vm_id.is_(None), of_user),
         *bounds,
     ]
     equal = {"name": name, "kind": kind, "zone_id": zone_id, "vm_id": vm_id, "pool_id": pool_id, "state": state}

@@ -49,6 +49,7 @@ network = Table(
     instant("removed_at", nullable=True),
     Index("ix_network_live_account", "live", "account_id", "id"),
     Index("ix_network_live_zone", "live", "zone_id", "id"),
+    Index("ix_network_live_shared", "live", "is_shared", "domain_id"),
 )
 """`on_demand_key` ("zone:account") makes an account's own virtual network of a zone unique; NULL once removed.
 `set_up_by` is the job that implemented it last: only that job's undo may take it down again."""

@@ -383,6 +383,7 @@ def upgrade() -> None:
     )
     with op.batch_alter_table("network", schema=None) as batch_op:
         batch_op.create_index("ix_network_live_account", ["live", "account_id", "id"], unique=False)
+        batch_op.create_index("ix_network_live_shared", ["live", "is_shared", "domain_id"], unique=False)
         batch_op.create_index("ix_network_live_zone", ["live", "zone_id", "id"], unique=False)
 
     op.create_table(
@@ -1209,6 +1210,7 @@ def downgrade() -> None:
     op.drop_table("pod")
     with op.batch_alter_table("network", schema=None) as batch_op:
         batch_op.drop_index("ix_network_live_zone")
+        batch_op.drop_index("ix_network_live_shared")
         batch_op.drop_index("ix_network_live_account")
 
     op.drop_table("network")
