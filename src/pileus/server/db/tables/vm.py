@@ -95,7 +95,8 @@ vm_incarnation = Table(
     Index("ix_vm_incarnation_host", "current", "host_id"),
 )
 """One life on one host. `current` is 1 until it is over, then NULL: two lives at once cannot be stored. While it is
-current it holds `cpu_mhz` and `ram_mib` of its host's capacity. `job_id` is the job that planned it: only that job's undo may end it."""
+current it holds `cpu_mhz` and `ram_mib` of its host's capacity. `job_id` is the job that planned it: only that job's
+undo may end it."""
 
 vm_stats = Table(
     "vm_stats",
