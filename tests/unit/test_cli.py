@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 from click.testing import Result
+from server_process import Running, running
 from typer.testing import CliRunner
 
 from pileus.cli import main
@@ -18,7 +19,6 @@ from pileus.cli.local import down, up  # noqa: F401 (their help is part of what 
 from pileus.cli.main import app
 from pileus.cli.state import State, read_profile, store_profile, write_secret
 from pileus.server.api.signing import sign
-from server_process import Running, running
 
 WIDE = {"COLUMNS": "250", "TERM": "dumb", "NO_COLOR": "1"}
 

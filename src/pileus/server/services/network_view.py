@@ -120,7 +120,7 @@ def _shared(tx: Tx, caller: Caller) -> Any:
     A query of its own, so that either side of the OR has its index.
     """
     shared = network.alias("shared")
-    offering = shared.c.domain_id.in_(domains_above(tx, caller.domain_path))
+    offering: ColumnElement[bool] = shared.c.domain_id.in_(domains_above(tx, caller.domain_path))
     if caller.role in (Role.ADMIN, Role.RESOURCE_ADMIN, Role.DOMAIN_ADMIN):
         offering = or_(offering, shared.c.domain_id.in_(select(domain.c.id).where(below(caller.domain_path))))
     return select(shared.c.id).where(shared.c.live == 1, shared.c.is_shared == 1, offering)
