@@ -8,5 +8,4 @@ from pileus.server.services import storage_pool
 @reconciler("storage-attach", period_seconds=300)
 def run(db: Database) -> None:
     """Begin what is missing: an attach that failed is tried again with every period."""
-    with db.write() as tx:
-        storage_pool.converge(tx)
+    db.run(storage_pool.converge)
