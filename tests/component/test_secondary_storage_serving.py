@@ -187,6 +187,7 @@ def test_facts_and_stats_describe_this_machine(settings: HostSettings) -> None:
     assert facts.address == "127.0.0.1"
     assert facts.memory_bytes > stats.memory_used_bytes > 0
     assert stats.uuid == "host-1"
+    assert stats.storage_total_bytes > stats.storage_used_bytes > 0
 
 
 def test_closing_breaks_off_open_connections_without_a_fault(settings: HostSettings, authority: Authority) -> None:

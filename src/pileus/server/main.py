@@ -33,7 +33,7 @@ from pileus.server.jobs.reconciler import ReconcilerPool
 from pileus.server.jobs.submit import wake
 from pileus.server.log import log_as_json
 from pileus.server.registered import register_all
-from pileus.server.services import host, vm_stats, vm_sync
+from pileus.server.services import host, host_alert, vm_stats, vm_sync
 from pileus.server.settings import BadSettings, ServerSettings, from_file
 from pileus.wire.messages import Happened, HostIntro, HostStats
 
@@ -145,7 +145,8 @@ def _reported(tx: Tx, _host_id: int, stats: HostStats) -> None:
     vm_stats.reported(tx, stats)
 
 
-def _state_changed(tx: Tx, host_id: int, _state: HostState) -> None:
+def _state_changed(tx: Tx, host_id: int, state: HostState) -> None:
+    host_alert.changed(tx, host_id, state)
     wake(tx, f"host:{host_id}")
 
 

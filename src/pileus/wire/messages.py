@@ -57,7 +57,7 @@ class VmStats(Struct, frozen=True):
 
 
 class HostStats(Struct, frozen=True):
-    """Load of one host. `cpu_used` is a share of all cores, 0 to 1."""
+    """Load of one host. `cpu_used` is a share of all cores, 0 to 1; secondary storage tells its space in bytes."""
 
     uuid: str
     cpu_used: float
@@ -66,6 +66,8 @@ class HostStats(Struct, frozen=True):
     received_bytes: int
     sent_bytes: int
     vms: tuple[VmStats, ...] = ()
+    storage_total_bytes: int = 0
+    storage_used_bytes: int = 0
 
 
 class VmChange(StrEnum):

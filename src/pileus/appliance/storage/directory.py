@@ -55,6 +55,11 @@ class Directory:
         """Room on the file system."""
         return shutil.disk_usage(self._partial).free
 
+    def space_bytes(self) -> tuple[int, int]:
+        """All room of the file system, and what of it is in use."""
+        usage = shutil.disk_usage(self._partial)
+        return usage.total, usage.used
+
     def keep(self, source: Path, name: str, virtual_bytes: int) -> ImageFacts:
         """Make a finished partial file the image `name`; durable when this returns."""
         with source.open("rb") as file:

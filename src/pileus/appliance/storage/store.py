@@ -103,10 +103,20 @@ class DirectoryStore:
         )
 
     async def stats(self, host_uuid: str) -> HostStats:
-        """Load of this machine."""
+        """Load of this machine, and the space that images lie in."""
         load = os.getloadavg()[0]
         used = machine.memory_bytes() - machine.available_bytes()
-        return HostStats(host_uuid, min(1.0, load / (os.cpu_count() or 1)), used, load, 0, 0)
+        total, taken = await asyncio.to_thread(self._directory.space_bytes)
+        return HostStats(
+            host_uuid,
+            min(1.0, load / (os.cpu_count() or 1)),
+            used,
+            load,
+            0,
+            0,
+            storage_total_bytes=total,
+            storage_used_bytes=taken,
+        )
 
     async def download(self, order: DownloadTemplate, progressed: Progressed) -> ImageFacts:
         """Have the image. Raises Refused; then nothing of it is left here."""

@@ -221,6 +221,13 @@ router_ram_size = integer("router.ram.size", 128, ADVANCED, "memory of a virtual
 router_stats_interval = integer(
     "router.stats.interval", 300, ADVANCED, "seconds between two reports of a virtual router", least=1
 )
+secondary_storage_capacity_threshold = number(
+    "secondary.storage.capacity.threshold",
+    0.85,
+    USAGE,
+    "share of used secondary storage above which an alert is raised",
+    most=1.0,
+)
 secstorage_allowed_internal_sites = text(
     "secstorage.allowed.internal.sites",
     "",
@@ -279,6 +286,9 @@ user_authenticators_order = text(
     ADVANCED,
     "who confirms passwords, in this order: local, ldap, md5 (clients of API 2.2 that send the MD5 of a password; it"
     " holds for passwords set while it is named here), and what else is installed",
+)
+vlan_capacity_threshold = number(
+    "vlan.capacity.threshold", 0.85, USAGE, "share of used VLANs of a zone above which an alert is raised", most=1.0
 )
 vm_allocation_algorithm = text(
     "vm.allocation.algorithm",

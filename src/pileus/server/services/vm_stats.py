@@ -20,6 +20,8 @@ def reported(tx: Tx, stats: HostStats) -> None:
         "load_average": stats.load_average,
         "received_bytes": stats.received_bytes,
         "sent_bytes": stats.sent_bytes,
+        "storage_total_bytes": stats.storage_total_bytes,
+        "storage_used_bytes": stats.storage_used_bytes,
         "taken_at": tx.now,
     }
     if tx.execute(update(host_stats).where(host_stats.c.host_id == host_id).values(**of_host)).rowcount == 0:

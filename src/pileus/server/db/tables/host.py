@@ -87,9 +87,11 @@ host_stats = Table(
     Column("load_average", Float, nullable=False, default=0),
     Column("received_bytes", BigInteger, nullable=False, default=0),
     Column("sent_bytes", BigInteger, nullable=False, default=0),
+    Column("storage_total_bytes", BigInteger, nullable=False, default=0),
+    Column("storage_used_bytes", BigInteger, nullable=False, default=0),
     instant("taken_at"),
 )
-"""The last report of the host; `cpu_used` is a share from 0 to 1."""
+"""The last report of the host; `cpu_used` is a share from 0 to 1. Only secondary storage tells of storage."""
 
 host_operation = Table(
     "host_operation",

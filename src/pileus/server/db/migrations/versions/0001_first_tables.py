@@ -758,6 +758,8 @@ def upgrade() -> None:
         sa.Column("load_average", sa.Float(), nullable=False),
         sa.Column("received_bytes", sa.BigInteger(), nullable=False),
         sa.Column("sent_bytes", sa.BigInteger(), nullable=False),
+        sa.Column("storage_total_bytes", sa.BigInteger(), nullable=False),
+        sa.Column("storage_used_bytes", sa.BigInteger(), nullable=False),
         sa.Column("taken_at", sa.BigInteger(), nullable=False),
         sa.ForeignKeyConstraint(["host_id"], ["host.id"], name=op.f("fk_host_stats_host_id")),
         sa.PrimaryKeyConstraint("host_id", name=op.f("pk_host_stats")),
