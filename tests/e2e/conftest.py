@@ -18,6 +18,9 @@ from pileus.sandbox.watchdog import Watchdog
 
 _numbers = itertools.count(1)
 
+# Programs start here as they do in the field: with their modules compiled.
+os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
+
 
 @pytest.fixture
 def switch(watchdog: Watchdog) -> Iterator[Switch]:
