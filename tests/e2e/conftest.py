@@ -112,7 +112,7 @@ def cloud_of_one(tmp_path_factory: pytest.TempPathFactory, guest_image: Path, wa
         yield made
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="session")
 def simulated_cloud(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cloud]:
     """A cloud on loopback whose one host is simulated; everything else is real."""
     directory = tmp_path_factory.mktemp("simulated")
