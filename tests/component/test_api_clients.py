@@ -6,12 +6,15 @@ import threading
 from collections.abc import Iterator
 
 import pytest
+import typer
 import uvicorn
 from api_client import Api, Person
 from cs import CloudStack, CloudStackApiException
 from libcloud.compute.providers import get_driver
 from libcloud.compute.types import Provider
 
+from pileus.cli import complete
+from pileus.cli.main import app
 from pileus.server.db.clock import SystemClock
 from pileus.testing.world import World
 
@@ -58,3 +61,21 @@ def test_libcloud_lists_and_learns_of_errors(world: World, api: Api, admin: Pers
     )
     with pytest.raises(Exception, match="credentials"):
         wrong.list_locations()
+
+
+def test_a_shell_is_offered_commands_and_parameters_that_the_server_tells(
+    api: Api, admin: Person, port: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("CLOUDSTACK_ENDPOINT", f"http://127.0.0.1:{port}/client/api")
+    monkeypatch.setenv("CLOUDSTACK_KEY", admin.api_key)
+    monkeypatch.setenv("CLOUDSTACK_SECRET", admin.secret_key)
+    offered = dict(complete.commands("listz"))
+    assert set(offered) == {"listZones"}
+    assert offered["listZones"]
+    context = typer.Context(typer.main.get_command(app), info_name="call")
+    context.params = {"command": "listZones", "parameters": ["page=1"]}
+    assert [name for name, _ in complete.parameters(context, "page")] == ["pagesize="]
+    monkeypatch.setenv("CLOUDSTACK_SECRET", "wrong")
+    assert complete.commands("list") == []
+    monkeypatch.setenv("CLOUDSTACK_ENDPOINT", "http://127.0.0.1:1/client/api")
+    assert complete.commands("list") == []

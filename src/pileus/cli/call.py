@@ -6,6 +6,7 @@ from typing import Annotated, Any
 
 import typer
 
+from pileus.cli import complete
 from pileus.cli.client import Client, starts_job
 from pileus.cli.show import as_json, as_table, step, told
 from pileus.cli.talk import talking
@@ -22,10 +23,18 @@ class Output(StrEnum):
 
 def call(
     command: Annotated[
-        str, typer.Argument(help="A command of the API, such as listVirtualMachines. listApis lists all.")
+        str,
+        typer.Argument(
+            help="A command of the API, such as listVirtualMachines. listApis lists all.",
+            autocompletion=complete.commands,
+        ),
     ],
     parameters: Annotated[
-        list[str] | None, typer.Argument(help="Parameters as key=value, such as zoneid=… or details[0].cpuNumber=2")
+        list[str] | None,
+        typer.Argument(
+            help="Parameters as key=value, such as zoneid=… or details[0].cpuNumber=2",
+            autocompletion=complete.parameters,
+        ),
     ] = None,
     *,
     output: Annotated[Output, typer.Option("--output", "-o", help="How to print the answer.")] = Output.TABLE,
