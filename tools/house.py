@@ -40,6 +40,18 @@ def breaches(path: Path) -> list[str]:
     return found
 
 
+def _twins(paths: list[Path]) -> list[str]:
+    """Test modules of the same name hide each other when all suites run together."""
+    seen: dict[str, Path] = {}
+    found = []
+    for path in paths:
+        if path.parts[0] == "tests" and path.name not in ("conftest.py", "__init__.py"):
+            other = seen.setdefault(path.name, path)
+            if other != path:
+                found.append(f"{path}: has the same name as {other}: name it for what only it shows")
+    return found
+
+
 def _random_imports(path: Path, text: str) -> list[str]:
     """`random` is predictable: only simulation may use it."""
     if "simulator" in path.parts or "# jitter" in text:
@@ -54,7 +66,8 @@ def _random_imports(path: Path, text: str) -> list[str]:
 
 def main() -> int:
     """Check every file."""
-    found = [breach for path in tracked() for breach in breaches(path)]
+    paths = tracked()
+    found = [breach for path in paths for breach in breaches(path)] + _twins(paths)
     for breach in found:
         sys.stdout.write(breach + "\n")
     return 1 if found else 0

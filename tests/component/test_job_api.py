@@ -8,7 +8,7 @@ from pileus.server.db.tables.job import job
 from pileus.server.domain.caller import Owner
 from pileus.server.events import job_failed
 from pileus.server.jobs.submit import submit
-from pileus.server.workflows.account_close import delete_account
+from pileus.server.workflows.account_close import disable_account
 from pileus.testing.world import World
 
 
@@ -76,9 +76,9 @@ def test_jobs_of_others_are_not_told(world: World, api: Api, admin: Person) -> N
 
 def test_open_jobs_are_listed_since_a_date_and_without_children(world: World, api: Api, admin: Person) -> None:
     with api.database.write() as tx:
-        parent = submit(tx, delete_account(account=999, was="enabled"), Owner(2, 1, 2), command="deleteAccount")
-        submit(tx, delete_account(account=999, was="enabled"), Owner(2, 1, 2), command="inner", parent_id=parent.id)
-    assert [one["cmd"] for one in api.ok(admin, "listAsyncJobs")["asyncjobs"]] == ["deleteAccount"]
+        parent = submit(tx, disable_account(account=999, stop=True), Owner(2, 1, 2), command="disableAccount")
+        submit(tx, disable_account(account=999, stop=True), Owner(2, 1, 2), command="inner", parent_id=parent.id)
+    assert [one["cmd"] for one in api.ok(admin, "listAsyncJobs")["asyncjobs"]] == ["disableAccount"]
     assert api.ok(admin, "listAsyncJobs", startdate="2999-01-01") == {}
     assert api.error(admin, "listAsyncJobs", startdate="soon")[0] == 430
 

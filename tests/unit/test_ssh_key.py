@@ -43,6 +43,7 @@ def test_the_fingerprint_is_that_of_the_key_whatever_its_comment() -> None:
         f"{ED25519} " + "c" * 5000,
         "ssh-rsa " + ED25519.split()[1][:-8],
     ],
+    ids=["empty", "no-key", "cut-short", "no-base64", "other-kind", "command", "two", "not-ascii", "long", "half"],
 )
 def test_what_is_no_public_key_is_refused_by_name(text: str) -> None:
     with pytest.raises(ParameterError, match="publickey") as caught:
