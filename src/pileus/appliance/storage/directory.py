@@ -18,6 +18,7 @@ class Directory:
     """Blocking; for threads."""
 
     def __init__(self, path: Path) -> None:
+        self._path = path
         self.images = path / "images"
         self._facts = path / "facts"
         self._partial = path / "partial"
@@ -57,7 +58,7 @@ class Directory:
 
     def space_bytes(self) -> tuple[int, int]:
         """All room of the file system, and what of it is in use."""
-        usage = shutil.disk_usage(self._partial)
+        usage = shutil.disk_usage(self._path)
         return usage.total, usage.used
 
     def keep(self, source: Path, name: str, virtual_bytes: int) -> ImageFacts:

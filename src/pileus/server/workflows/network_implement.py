@@ -18,7 +18,7 @@ from pileus.server.db.tables.job import job
 from pileus.server.db.tables.network import network as network_table
 from pileus.server.db.transaction import Tx
 from pileus.server.db.transition import transition
-from pileus.server.domain.account import Resource
+from pileus.server.domain.account import SYSTEM_USER, Resource
 from pileus.server.domain.errors import InsufficientCapacity, ResourceUnavailable
 from pileus.server.domain.network import NETWORK, NetworkState
 from pileus.server.events import record, types
@@ -67,7 +67,9 @@ def give_vnet(ctx: StepContext, *, network: int) -> None:
     net = networks.by_id(ctx.tx, network)
     if net.vnet is not None or net.isolation is Isolation.UNTAGGED:
         return
-    networks.change(ctx.tx, network, vnet=networks.claim_vnet(ctx.tx, net))
+    vnet = networks.claim_vnet(ctx.tx, net)
+    networks.change(ctx.tx, network, vnet=vnet)
+    _vnet_event(ctx.tx, net, types.ZONE_VLAN_ASSIGN, f"Assigned VLAN {vnet} to network {net.name}", vnet)
 
 
 @give_vnet.undo
@@ -191,10 +193,28 @@ def remove_router(tx: Tx, network: int) -> None:
 
 def free_vnet(tx: Tx, network: int) -> None:
     """The network no longer holds a VLAN, unless an administrator specified it."""
-    if networks.by_id(tx, network).specified_vlan:
+    net = networks.by_id(tx, network)
+    if net.specified_vlan:
         return
     networks.release_vnet(tx, network)
     networks.change(tx, network, vnet=None)
+    if net.vnet is not None:
+        _vnet_event(tx, net, types.ZONE_VLAN_RELEASE, f"Released VLAN {net.vnet} of network {net.name}", net.vnet)
+
+
+def _vnet_event(tx: Tx, net: Net, type: str, text: str, vnet: int) -> None:
+    record(
+        tx,
+        type=type,
+        description=text,
+        account_id=net.account_id,
+        domain_id=net.domain_id,
+        user_id=SYSTEM_USER,
+        resource_kind="Network",
+        resource_id=net.id,
+        zone_id=net.zone_id,
+        facts={"vnet": vnet},
+    )
 
 
 def lay_down(tx: Tx, network: int) -> None:

@@ -112,6 +112,18 @@ def evicted(ctx: StepContext, *, template: int, pool: int) -> None:
         make_sure(ctx, host_id, RemoveTemplate(reference, on_pool.name), queue=queue, label=f"host-{host_id}")
     template_on_pool.forget(ctx.tx, on_pool)
     wake(ctx.tx, on_pool.topic)
+    row = templates.row(ctx.tx, template)
+    events.record(
+        ctx.tx,
+        type=events.types.TEMPLATE_CLEANUP,
+        description=f"Removed template {row['name']} from primary storage, where no volume needed it",
+        account_id=row["account_id"],
+        domain_id=row["domain_id"],
+        user_id=ctx.user_id,
+        resource_kind=KIND,
+        resource_id=template,
+        facts={"template_id": template, "pool_id": pool},
+    )
 
 
 @evicted.undo
