@@ -3,8 +3,10 @@
 from api_client import Api, Person
 from sqlalchemy import update
 
-from pileus.server.db.tables.account import users
 from pileus.server.db.tables.job import job
+from pileus.server.db.tables.offering import service_offering
+from pileus.server.db.tables.place import zone
+from pileus.server.db.tables.template import template
 from pileus.server.domain.caller import Owner
 from pileus.server.events import job_failed
 from pileus.server.jobs.submit import submit
@@ -51,19 +53,22 @@ def test_what_a_job_tells_in_confidence_reaches_only_whom_it_ran_for(world: Worl
 def test_a_failed_job_tells_code_and_text_and_leaves_an_error_event(world: World, api: Api, admin: Person) -> None:
     world.hooks.on_failed.append(job_failed)
     someone = api.person("someone")
-    started = api.ok(admin, "deleteAccount", id=someone.account_id)["jobid"]
-    with api.database.read() as tx:
-        key = tx.scalar(users.select().with_only_columns(users.c.account_id).where(users.c.uuid == someone.user_id))
-    world.template(world.zone(), ready=False, account_id=key)
+    cloud = world.cloud(hosts=1, memory=64 << 20)
+    started = api.ok(
+        someone,
+        "deployVirtualMachine",
+        zoneid=world.uuid(zone, cloud.zone),
+        serviceofferingid=world.uuid(service_offering, cloud.offering),
+        templateid=world.uuid(template, cloud.template),
+    )["jobid"]
     world.settle()
     failed = api.ok(admin, "queryAsyncJobResult", jobid=started)
-    assert (failed["jobstatus"], failed["jobresultcode"]) == (2, 536)
-    assert failed["jobresult"]["errorcode"] == 536
-    assert "1 templates" in failed["jobresult"]["errortext"]
-    assert api.call(someone, "listEvents").status_code == 200
+    assert (failed["jobstatus"], failed["jobresultcode"]) == (2, 533)
+    assert failed["jobresult"]["errorcode"] == 533
+    assert "not enough memory" in failed["jobresult"]["errortext"]
     (error,) = api.ok(someone, "listEvents", level="ERROR")["event"]
-    (began,) = [e for e in api.ok(someone, "listEvents", type="ACCOUNT.DELETE")["event"] if e["state"] == "Scheduled"]
-    assert (error["type"], error["parentid"]) == ("ACCOUNT.DELETE", began["id"])
+    (began,) = [e for e in api.ok(someone, "listEvents", type="VM.CREATE")["event"] if e["state"] == "Scheduled"]
+    assert (error["type"], error["parentid"]) == ("VM.CREATE", began["id"])
 
 
 def test_jobs_of_others_are_not_told(world: World, api: Api, admin: Person) -> None:
