@@ -154,8 +154,8 @@ def images_amiss(tx: Tx, stores: Mapping[int, SimulatedStore]) -> list[str]:
     rows = tx.all(select(template_copy.c.host_id, template_copy.c.name).where(ready))
     known = {f"{row['name']} on storage {row['host_id']}" for row in rows}
     there = {f"{name} on storage {host_id}" for host_id, store in stores.items() for name in store.images}
-    # What is being removed may be there still: its row stays until a host has said that it is gone.
-    going = template_copy.c.state == str(CopyState.REMOVING)
+    # What is being removed may be there still, and so may what failed: the row stays, and both go together.
+    going = template_copy.c.state.in_([str(CopyState.REMOVING), str(CopyState.FAILED)])
     removing = tx.all(select(template_copy.c.host_id, template_copy.c.name).where(going))
     there -= {f"{row['name']} on storage {row['host_id']}" for row in removing}
     return _both("image", known, there)

@@ -27,6 +27,7 @@ def destroy_vm(*, vm: int, expunge: bool) -> Parts:
         yield expunging(vm=vm)
         yield volumes_gone(vm=vm)
         yield expunged(vm=vm)
+    yield announce_destroyed(vm=vm)
 
 
 @workflow("vm.expunge")
@@ -64,7 +65,8 @@ def destroyed(ctx: StepContext, *, vm: int) -> None:
     for network_id in nics.release_all(ctx.tx, vm):
         virtual_router.changed(ctx.tx, network_id)
     count.release(ctx.tx, row["account_id"], Resource.INSTANCE)
-    completed(ctx, row, types.VM_DESTROY, f"Successfully destroyed virtual machine {row['name']}")
+    if ctx.start_event_id is None:  # Part of something larger: nobody else tells of it.
+        happened(ctx.tx, row, types.VM_DESTROY, f"Destroyed virtual machine {row['name']}", user_id=ctx.user_id)
 
 
 @destroyed.undo
@@ -100,3 +102,11 @@ def expunged(ctx: StepContext, *, vm: int) -> None:
 @expunged.undo
 def stays_expunged(ctx: StepContext, *, vm: int) -> None:
     """What is gone is gone."""
+
+
+@step("vm.announce_destroyed")
+def announce_destroyed(ctx: StepContext, *, vm: int) -> None:
+    """Say so, once all that was asked for is done."""
+    row = vms.by_id(ctx.tx, vm)
+    if ctx.start_event_id is not None:
+        completed(ctx, row, types.VM_DESTROY, f"Successfully destroyed virtual machine {row['name']}")

@@ -17,16 +17,21 @@ KIND = "VirtualMachine"
 
 def began(ctx: StepContext, row: RowMapping, type: str, text: str) -> None:
     """The STARTED event of the job, however often the step is called."""
-    if ctx.start_event_id is None:
-        return
-    known = select(event.c.id).where(event.c.start_id == ctx.start_event_id, event.c.state == STARTED)
-    if ctx.tx.scalar(known.limit(1)) is None:
+    if ctx.start_event_id is not None and not _told(ctx, STARTED):
         _write(ctx, row, type, text, state=STARTED)
 
 
 def completed(ctx: StepContext, row: RowMapping, type: str, text: str) -> None:
-    """The COMPLETED event of the job."""
-    _write(ctx, row, type, text, state=COMPLETED)
+    """The COMPLETED event of the job, however often the step is called."""
+    if not _told(ctx, COMPLETED):
+        _write(ctx, row, type, text, state=COMPLETED)
+
+
+def _told(ctx: StepContext, state: str) -> bool:
+    if ctx.start_event_id is None:
+        return False
+    mine = event.c.start_id == ctx.start_event_id
+    return ctx.tx.scalar(select(event.c.id).where(mine, event.c.state == state).limit(1)) is not None
 
 
 def _write(ctx: StepContext, row: RowMapping, type: str, text: str, *, state: str) -> None:

@@ -281,6 +281,7 @@ _LEAVES = {
     "vm.stop": (VmState.STOPPED,),
     "vm.destroy": (VmState.DESTROYED, VmState.EXPUNGING),
     "vm.expunge": (VmState.EXPUNGING,),
+    "vm.clear": (VmState.EXPUNGING,),
 }
 
 

@@ -64,6 +64,8 @@ class Workload:
 
     def __post_init__(self) -> None:
         self.people = [Person("root", Client(self.world.db))]
+        # What fails under faults is begun again within the peace that follows, not a day later.
+        self.send(self.people[0], "updateConfiguration", name="account.cleanup.interval", value="600")
         for name, maximum in (("anna", 6), ("bert", 3)):
             self._settle_in(name, maximum)
 
