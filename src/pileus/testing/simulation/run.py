@@ -12,7 +12,7 @@ from pileus.testing.simulation.chronicle import Chronicle
 from pileus.testing.simulation.faults import Mishaps
 from pileus.testing.simulation.invariants import End, broken, is_quiet
 from pileus.testing.simulation.lines import Crash, LinedWorld
-from pileus.testing.simulation.sealed import overheard, sealed
+from pileus.testing.simulation.sealed import overheard, renamed, sealed
 from pileus.testing.simulation.workload import Workload
 
 PEACE_SECONDS = 4 * 3600
@@ -54,6 +54,8 @@ def simulate(seed: int, *, acts: int = ACTS) -> Outcome:
         sealed(seed),
         overheard(chronicle),
     ):
+        with db.write() as tx:
+            renamed(tx)
         play = _Play(LinedWorld(db, clock), dice, chronicle, acts)
         wrong = play.run()
         play.world.end()

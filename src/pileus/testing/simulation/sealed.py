@@ -13,9 +13,12 @@ from typing import Any
 
 import structlog
 from argon2 import PasswordHasher
+from sqlalchemy import bindparam, select, update
 
 from pileus.agent.backend import Refused
 from pileus.server.auth import passwords
+from pileus.server.db.tables import metadata
+from pileus.server.db.transaction import Tx
 from pileus.server.domain.errors import PileusError
 from pileus.testing.simulation.chronicle import Chronicle
 
@@ -33,6 +36,18 @@ def sealed(seed: int) -> Iterator[None]:
         yield
     finally:
         uuid.uuid4, passwords._hasher = real, hasher
+
+
+def renamed(tx: Tx) -> None:
+    """Give every row that is there a name that follows from the seed, too."""
+    for table in metadata.sorted_tables:
+        if "uuid" not in table.c:
+            continue
+        rows = tx.all(select(table.c.id).order_by(table.c.id))
+        names = [{"the_row": row["id"], "the_name": str(uuid.uuid4())} for row in rows]
+        if names:
+            given = update(table).where(table.c.id == bindparam("the_row")).values(uuid=bindparam("the_name"))
+            tx.execute(given, names)
 
 
 @contextmanager
