@@ -36,18 +36,17 @@ class Owned:
 
 
 def owning(world: World) -> Owned:
-    """An account with a guest that runs, one that is stopped, a loose data disk, a template and a right to another."""
+    """An account with a guest that runs, its data disk, a template and a right to another."""
     case = fresh(world)
     caller = world.account("bob", domain_id=world.domain("d"))
     theirs = Case(case.cloud, caller, Id[Vm](0))
     result_of(world, ordered(world, theirs, name="web", disk_offering_id=world.disk_offering()))
-    result_of(world, ordered(world, theirs, name="old", disk_offering_id=world.disk_offering(), start=False))
     world.template(case.cloud.zone, owner=caller)
     shared = world.template(case.cloud.zone)
     with world.db.write() as tx:
         template_queries.permit(tx, shared, [caller.account_id])
         user = tx.scalar(select(users.c.id).where(users.c.account_id == caller.account_id))
-        loose = tx.scalar(select(volume.c.id).where(volume.c.kind == "DATADISK").order_by(volume.c.id).limit(1))
+        loose = tx.scalar(select(volume.c.id).where(volume.c.kind == "DATADISK"))
     return Owned(case.cloud, caller, int(user), int(loose))
 
 
