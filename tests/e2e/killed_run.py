@@ -7,7 +7,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from cloud import Cloud
+from cloud import Cloud, eventually
 
 from pileus.sandbox import SandboxHost, Switch
 from pileus.sandbox.watchdog import Watchdog
@@ -33,7 +33,8 @@ def test_that_never_ends(
     outside = subprocess.Popen(["sleep", "1000"], start_new_session=True)
     assert simulated_cloud.server is not None
     agents = [agent.pid for agent in simulated_cloud.agents.values()]
-    pids = [inside.pid, outside.pid, simulated_cloud.server.pid, *agents]
+    sleeper = eventually("the program runs inside the host", lambda: inside.pid)
+    pids = [sleeper, outside.pid, simulated_cloud.server.pid, *agents]
     half = Path(os.environ[SAY] + ".half")
     half.write_text(" ".join([switch.prefix, namespace, *map(str, pids)]))
     half.rename(os.environ[SAY])

@@ -4,7 +4,6 @@ import asyncio
 import os
 import shutil
 import subprocess
-import sys
 import time
 from collections.abc import Awaitable, Callable, Iterator
 from dataclasses import dataclass
@@ -58,11 +57,9 @@ class Land:
 
 
 @pytest.fixture(scope="module")
-def template(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    made = tmp_path_factory.mktemp("image") / "small.qcow2"
-    subprocess.run([sys.executable, "-m", "pileus.appliance.image.guest", str(made)], check=True, capture_output=True)
-    plain = made.with_name(TEMPLATE)
-    subprocess.run(["qemu-img", "convert", "-O", "qcow2", str(made), str(plain)], check=True)
+def template(guest_image: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    plain = tmp_path_factory.mktemp("plain") / TEMPLATE
+    subprocess.run(["qemu-img", "convert", "-O", "qcow2", str(guest_image), str(plain)], check=True)
     return plain
 
 
