@@ -36,6 +36,8 @@ FILTERS = (
     "service_offering_id",
     "hypervisor",
     "group",
+    "group_id",
+    "key_pair",
     "for_virtual_network",
     "page",
     "page_size",
