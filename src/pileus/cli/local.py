@@ -15,7 +15,7 @@ from pileus.cli.local_cloud import Choices, LocalCloud, LocalCloudError, choices
 from pileus.cli.local_setup import Layout, signed_in
 from pileus.cli.show import err, out, step, told
 from pileus.cli.state import State, default_state
-from pileus.sandbox import check
+from pileus.sandbox import check, free_subnet
 from pileus.sandbox.switch import DEFAULT_SUBNET
 
 SMALLEST_SUBNET = 24
@@ -31,17 +31,19 @@ def up(
     port: Annotated[int, typer.Option(help="Port of the API on 127.0.0.1.", min=1, max=65535)] = 8080,
     agent_port: Annotated[int, typer.Option(help="Port for agents, on the sandbox's switch.", min=1, max=65535)] = 8250,
     prefix: Annotated[str, typer.Option(help="Prefix of namespaces and devices.")] = "pileus",
-    subnet: Annotated[str, typer.Option(help="Network of the host and of public addresses.")] = str(DEFAULT_SUBNET),
+    subnet: Annotated[
+        str, typer.Option(help="Network of the host and of public addresses; a free one unless given.")
+    ] = "",
 ) -> None:
     """Bring up a cloud on this machine: server, one KVM host in namespaces, storage, a template. Fine to run again."""
-    network = _network(subnet)
+    given = _network(subnet) if subnet else None
     if os.geteuid() != 0:
         raise LocalCloudError("namespaces and guests need root: run it with sudo")
     check()
     began = time.monotonic()
     files = State((state or default_state()).resolve())
     files.ensure()
-    wanted = Choices(prefix=prefix, api_port=port, agent_port=agent_port, subnet=network)
+    wanted = Choices(prefix=prefix, api_port=port, agent_port=agent_port, subnet=given or free_subnet())
     cloud = LocalCloud(files, choices_of(files, wanted))
     (files.root / "prefix").write_text(cloud.choices.prefix)
     _image(files)
