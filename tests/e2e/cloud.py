@@ -261,6 +261,9 @@ class Cloud:
                 f'\n[[host]]\ntoken = "{storage_token}"\nkind = "SecondaryStorage"\nbackend = "directory"\n'
                 f'address = "{place.address}"\n[host.options]\npath = "{state}/secondary"\n'
             )
+            if self.backend == "simulator":
+                # Its store is on this machine's loopback, where another cloud may have the usual port.
+                text += "port = 0\n"
         (state / "agent.toml").write_text(text)
 
     def _sign_in(self, username: str, password: str) -> Client:

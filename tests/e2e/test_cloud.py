@@ -180,8 +180,6 @@ def test_a_guest_that_is_stopped_from_inside_is_seen_as_stopped(cloud: Cloud, te
         return _state(tenants.b, tenants.b2.vm["id"]) == "Stopped"
 
     eventually("the API shows the guest stopped", stopped)
-    tenants.b.run("startVirtualMachine", id=tenants.b2.vm["id"])
-    tenants.b2.await_answer()
 
 
 def test_a_used_name_and_a_used_address_are_refused_and_leave_nothing(cloud: Cloud, tenants: Tenants) -> None:
