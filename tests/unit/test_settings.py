@@ -18,11 +18,12 @@ def test_what_is_not_said_has_a_default(tmp_path: Path) -> None:
 def test_what_is_said_is_taken(tmp_path: Path) -> None:
     path = tmp_path / "server.toml"
     path.write_text(
-        'state_dir = "/s"\nname = "n"\ndatabase = "d"\n[api]\naddress = "::1"\nport = 0\n'
+        'state_dir = "/s"\nname = "n"\ndatabase = "d"\n[api]\naddress = "::1"\nport = 0\ndrain_seconds = 7\n'
         '[agents]\naddress = "192.0.2.1"\nport = 65535\nnames = ["cloud.example"]\n[jobs]\nworkers = 1\n'
     )
     found = from_file(path)
     assert (found.name, found.database, found.state_dir) == ("n", "d", Path("/s"))
+    assert found.drain_seconds == 7
     assert (found.api_address, found.api_port) == ("::1", 0)
     assert (found.agent_address, found.agent_port, found.agent_names) == ("192.0.2.1", 65535, ("cloud.example",))
     assert found.workers == 1
@@ -43,6 +44,7 @@ def test_what_is_said_is_taken(tmp_path: Path) -> None:
         ({"state_dir": "s", "api": {"port": "8080"}}, "api.port: must be a whole number"),
         ({"state_dir": "s", "api": {"port": True}}, "api.port: must be a whole number"),
         ({"state_dir": "s", "api": {"port": 65536}}, "api.port: must lie between 0 and 65535"),
+        ({"state_dir": "s", "api": {"drain_seconds": -1}}, "api.drain_seconds: must lie between 0 and 600"),
         ({"state_dir": "s", "agents": {"port": -1}}, "agents.port: must lie between 0 and 65535"),
         ({"state_dir": "s", "agents": {"names": []}}, "agents.names: must be a list of names"),
         ({"state_dir": "s", "agents": {"names": ["a", 1]}}, "agents.names: must be a list of names"),

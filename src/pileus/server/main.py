@@ -39,6 +39,9 @@ from pileus.wire.messages import Happened, HostIntro, HostStats
 
 log = structlog.get_logger(__name__)
 
+DRAIN_SECONDS = 5.0
+"""How long a stopping server waits for calls that it is answering."""
+
 
 class Server:
     """One management server: API, agents' listener, job workers, reconcilers. Several on one database are a farm."""
@@ -47,15 +50,24 @@ class Server:
         self.settings = settings
         self.database = Database(settings.database)
 
-    async def run(self, stop: asyncio.Event) -> None:
-        """Serve until `stop` is set; then let steps end, give jobs back, and tell the agents."""
+    async def run(self, stop: asyncio.Event, hurry: asyncio.Event | None = None) -> None:
+        """Serve until `stop` is set; then let steps end, give jobs back, and tell the agents.
+
+        `hurry` ends the time in which a server that is about to stop still answers calls.
+        """
         await asyncio.to_thread(self._prepare)
         authority = await asyncio.to_thread(Authority.load, self.database)
         listener = Listener(self.database, authority, self._listener_settings(), _callbacks())
         jobs = JobPool(Engine(self.database, owner=self.settings.name, hooks=_hooks()), workers=self.settings.workers)
         reconcilers = ReconcilerPool(self.database, owner=self.settings.name)
         farm = Farm(self.database)
-        doors = await asyncio.to_thread(self._open_doors)
+        checks = {
+            "jobs": jobs.trouble,
+            "reconcilers": reconcilers.trouble,
+            "agents": lambda: listener.trouble,
+        }
+        health = Health(self.database, create_app(self.database), checks)
+        doors = await asyncio.to_thread(self._open_doors, health)
         await listener.start()
         farm.start()
         jobs.start()
@@ -67,11 +79,15 @@ class Server:
             await asyncio.wait({serving, stopped}, return_when=asyncio.FIRST_COMPLETED)
         finally:
             stopped.cancel()
+            health.drain()
+            # Jobs go to others of the farm at once; calls are answered as long as they still come here.
+            giving_up = asyncio.create_task(asyncio.to_thread(jobs.stop))
+            await self._drain(health, serving, hurry or asyncio.Event())
             for door in doors:
                 door.close()
             await asyncio.gather(serving, return_exceptions=True)
             await listener.close()
-            await asyncio.to_thread(jobs.stop)
+            await giving_up
             await asyncio.to_thread(reconcilers.stop)
             await asyncio.to_thread(farm.stop)
             self.database.dispose()
@@ -84,6 +100,15 @@ class Server:
         make_ready(self.database)
         admin_password(self.database, self.settings.state_dir / "admin-password")
 
+    async def _drain(self, health: Health, serving: asyncio.Task[None], hurry: asyncio.Event) -> None:
+        log.info("server stops", calls=health.calls, drain_seconds=self.settings.drain_seconds)
+        drained = health.drained(at_least=self.settings.drain_seconds, at_most=DRAIN_SECONDS)
+        either = [asyncio.create_task(drained), asyncio.create_task(_until(hurry))]
+        await asyncio.wait([*either, serving], return_when=asyncio.FIRST_COMPLETED)
+        for task in either:
+            task.cancel()
+        await asyncio.gather(*either, return_exceptions=True)
+
     def _listener_settings(self) -> ListenerSettings:
         with self.database.read() as tx:
             down_after = float(value(tx, keys.alert_wait))
@@ -95,8 +120,7 @@ class Server:
             down_after_seconds=down_after,
         )
 
-    def _open_doors(self) -> list[Door]:
-        health = Health(self.database, create_app(self.database))
+    def _open_doors(self, health: Health) -> list[Door]:
         doors = [Door(health, self.settings.api_address, self.settings.api_port)]
         with self.database.read() as tx:
             port = value(tx, keys.integration_api_port)
@@ -160,12 +184,16 @@ def _stuck(tx: Tx, job: RowMapping) -> None:
 
 
 async def serve(settings: ServerSettings) -> None:
-    """Run a server until SIGTERM or SIGINT."""
-    stop = asyncio.Event()
+    """Run a server until SIGTERM or SIGINT. A second one has it stop without draining."""
+    stop, hurry = asyncio.Event(), asyncio.Event()
+
+    def signalled() -> None:
+        (hurry if stop.is_set() else stop).set()
+
     loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):
-        loop.add_signal_handler(number, stop.set)
-    await Server(settings).run(stop)
+        loop.add_signal_handler(number, signalled)
+    await Server(settings).run(stop, hurry)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

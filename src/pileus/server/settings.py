@@ -1,7 +1,7 @@
 """What a management server is told before it can read its settings from the database: a TOML file.
 
-`database` (URL), `state_dir`, `name`, and the tables `[api]` (address, port), `[agents]` (address, port, names) and
-`[jobs]` (workers).
+`database` (URL), `state_dir`, `name`, and the tables `[api]` (address, port, drain_seconds), `[agents]` (address,
+port, names) and `[jobs]` (workers).
 """
 
 import difflib
@@ -26,6 +26,8 @@ class ServerSettings:
     name: str
     api_address: str = "127.0.0.1"
     api_port: int = 8080
+    drain_seconds: int = 0
+    """How long the API still answers once the server is told to stop and `/healthz` says so."""
     agent_address: str = "0.0.0.0"  # noqa: S104 (every peer is authenticated, and hosts are elsewhere)
     agent_port: int = 8250
     agent_names: tuple[str, ...] = ("localhost", "127.0.0.1")
@@ -33,12 +35,13 @@ class ServerSettings:
 
 
 MOST_WORKERS = 256
+MOST_DRAIN_SECONDS = 600
 
 _TYPE_NAMES: Mapping[type, str] = {str: "string", int: "whole number", list: "list"}
 
 _TABLES: Mapping[str, Mapping[str, type]] = {
     "": {"database": str, "state_dir": str, "name": str},
-    "api": {"address": str, "port": int},
+    "api": {"address": str, "port": int, "drain_seconds": int},
     "agents": {"address": str, "port": int, "names": list},
     "jobs": {"workers": int},
 }
@@ -71,12 +74,16 @@ def from_document(document: Mapping[str, Any]) -> ServerSettings:
     workers = jobs.get("workers", 4)
     if not 1 <= workers <= MOST_WORKERS:
         raise BadSettings(f"jobs.workers: must lie between 1 and {MOST_WORKERS}")
+    drain_seconds = api.get("drain_seconds", 0)
+    if not 0 <= drain_seconds <= MOST_DRAIN_SECONDS:
+        raise BadSettings(f"api.drain_seconds: must lie between 0 and {MOST_DRAIN_SECONDS}")
     return ServerSettings(
         database=top.get("database", f"sqlite:///{state_dir / 'pileus.db'}"),
         state_dir=state_dir,
         name=top.get("name", socket.gethostname()),
         api_address=api.get("address", "127.0.0.1"),
         api_port=_port(api.get("port", 8080), "api.port"),
+        drain_seconds=drain_seconds,
         agent_address=agents.get("address", "0.0.0.0"),  # noqa: S104 (as above)
         agent_port=_port(agents.get("port", 8250), "agents.port"),
         agent_names=tuple(names),

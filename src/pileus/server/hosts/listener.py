@@ -100,6 +100,11 @@ class Listener:
             raise RuntimeError("the listener is not started")
         return int(next(iter(self._server.sockets)).getsockname()[1])
 
+    @property
+    def trouble(self) -> str:
+        """Why no agent can connect, or ""."""
+        return "" if self._server is not None and self._server.is_serving() else "agents cannot connect"
+
     async def start(self) -> None:
         """Listen. Raises OSError when the port is taken."""
         context = await asyncio.to_thread(self._authority.server_context, self._settings.names)

@@ -4,7 +4,7 @@ import threading
 
 from pileus.server.jobs.engine import Engine
 from pileus.server.jobs.wakeup import ignore, listen
-from pileus.server.jobs.worker import POLL_SECONDS, Signal, Worker, joined, started
+from pileus.server.jobs.worker import POLL_SECONDS, STALLED_SECONDS, Signal, Worker, joined, started
 
 
 class JobPool:
@@ -21,6 +21,14 @@ class JobPool:
         """Begin to run jobs."""
         listen(self._signal.set)
         self._threads = [started(f"job-{number}", worker) for number, worker in enumerate(self._workers)]
+
+    def trouble(self) -> str:
+        """What keeps this pool from its work, or ""."""
+        ended = sum(not thread.is_alive() for thread in self._threads)
+        if ended:
+            return f"{ended} of {len(self._workers)} workers have ended"
+        silent = self._signal.silent_seconds
+        return f"no worker has moved for {silent:.0f} s" if silent > STALLED_SECONDS else ""
 
     def stop(self, *, seconds: float = 10.0) -> bool:
         """End all workers. False when one did not end in time: its job's lease will run out."""

@@ -6,6 +6,7 @@ logged and comes again with the next period. The lease is renewed while the func
 """
 
 import threading
+import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -24,6 +25,7 @@ log = structlog.get_logger()
 Run = Callable[[Database], None]
 
 LEASE_SECONDS = 30.0
+STALLED_SECONDS = 60.0
 
 ASKED = 0
 RUNNING = -1
@@ -162,6 +164,7 @@ class ReconcilerPool:
         self._lock = threading.Lock()
         self._signal = threading.Event()
         self._stopped = False
+        self._looked_at = time.monotonic()
         self._thread = threading.Thread(target=self._schedule, name="reconcilers", daemon=True)
 
     def start(self) -> None:
@@ -169,6 +172,13 @@ class ReconcilerPool:
         self._db.run(ensure_all)
         listen(self._signal.set, RECONCILERS)
         self._thread.start()
+
+    def trouble(self) -> str:
+        """What keeps reconcilers from being run here, or ""."""
+        if not self._thread.is_alive():
+            return "the scheduler has ended"
+        silent = time.monotonic() - self._looked_at
+        return f"nothing was looked at for {silent:.0f} s" if silent > STALLED_SECONDS else ""
 
     def stop(self, *, seconds: float = 10.0) -> bool:
         """Start no more runs and wait for those under way. False when the scheduler did not end in time."""
@@ -182,6 +192,7 @@ class ReconcilerPool:
         renewed_at = 0
         while not self._stopped:
             self._signal.clear()
+            self._looked_at = time.monotonic()
             try:
                 for name in self._due():
                     self._begin(name)

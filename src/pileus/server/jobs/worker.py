@@ -18,6 +18,7 @@ from pileus.server.jobs.hold import Held
 log = structlog.get_logger()
 
 POLL_SECONDS = 1.0
+STALLED_SECONDS = 60.0
 
 
 class Signal:
@@ -27,6 +28,17 @@ class Signal:
         self._event = threading.Event()
         self.scouting = threading.Lock()
         self.stopped = False
+        self._moved_at = time.monotonic()
+
+    def moved(self) -> bool:
+        """A worker looked for a job or begins a step: a sign of life. Says whether it shall stop."""
+        self._moved_at = time.monotonic()
+        return self.stopped
+
+    @property
+    def silent_seconds(self) -> float:
+        """How long ago the last sign of life was."""
+        return time.monotonic() - self._moved_at
 
     def set(self) -> None:
         """Wake the scout."""
@@ -62,7 +74,7 @@ class Worker:
             if held is None:
                 continue
             try:
-                self._engine.run(held, stopping=lambda: self._signal.stopped)
+                self._engine.run(held, stopping=self._signal.moved)
             except Exception:
                 # The database failed us; the lease runs out and the job goes on from its last commit.
                 log.exception("job interrupted", job=held.uuid)
@@ -71,7 +83,7 @@ class Worker:
 
     def _scout(self) -> Held | None:
         with self._signal.scouting:
-            while not self._signal.stopped:
+            while not self._signal.moved():
                 self._signal.clear()
                 try:
                     held = self._engine.claim()
