@@ -119,10 +119,15 @@ def mariadb() -> DatabaseServer:
     install, program = _program("mariadb-install-db"), _program("mariadbd", "/usr/sbin")
     directory, account = _directory("mariadb", "mysql")
     data = directory / "data"
+    # Its own: temporary tables are named by process number, and numbers are not unique across namespaces.
+    temporary = directory / "tmp"
+    temporary.mkdir()
+    os.chown(temporary, account.uid, account.gid)
     tables = [
         install,
         "--no-defaults",
         f"--datadir={data}",
+        f"--tmpdir={temporary}",
         "--skip-test-db",
         "--auth-root-authentication-method=normal",
     ]
@@ -130,6 +135,7 @@ def mariadb() -> DatabaseServer:
     socket = directory / "socket"
     settings = {
         "datadir": str(data),
+        "tmpdir": str(temporary),
         "socket": str(socket),
         "pid-file": str(directory / "pid"),
         "skip-networking": "1",
