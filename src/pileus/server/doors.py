@@ -7,6 +7,9 @@ from typing import Any
 
 import uvicorn
 
+ANSWER_SECONDS = 10
+"""How long calls in flight may take to be answered once the door closes."""
+
 
 class Door:
     """One listening socket and the ASGI application behind it. Port 0 takes any free one."""
@@ -24,7 +27,7 @@ class Door:
                 access_log=False,
                 server_header=False,
                 proxy_headers=False,
-                timeout_graceful_shutdown=5,
+                timeout_graceful_shutdown=ANSWER_SECONDS,
             )
         )
 

@@ -1,11 +1,13 @@
 """`/healthz` before the API: 200 while this server serves, 503 with what is wrong when it does not.
 
 Whoever shares calls among servers asks here, so a server that is about to stop says so before it shuts its door:
-from `drain` on the answer is 503, while the API behind it still answers whatever comes.
+from `drain` on the answer is 503, while the API behind it still answers whatever comes. Each answer then ends its
+connection, so that whoever keeps one goes elsewhere before the door shuts on a call.
 """
 
 import asyncio
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, MutableMapping
+from typing import Any
 
 from sqlalchemy import select
 from sqlalchemy.exc import SQLAlchemyError
@@ -38,6 +40,8 @@ class Health:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Serve one ASGI connection."""
+        if self._draining and scope["type"] == "http":
+            send = _closing(send)
         if scope["type"] != "http":
             await self._app(scope, receive, send)
         elif scope["path"] == "/healthz":
@@ -105,3 +109,12 @@ class Health:
 
 def _plain(status: int, text: str) -> Answer:
     return Answer(status, f"{text}\n".encode(), "text/plain; charset=UTF-8")
+
+
+def _closing(send: Send) -> Send:
+    async def closing(message: MutableMapping[str, Any]) -> None:
+        if message["type"] == "http.response.start":
+            message = {**message, "headers": [*message["headers"], (b"connection", b"close")]}
+        await send(message)
+
+    return closing

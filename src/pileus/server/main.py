@@ -12,6 +12,7 @@ import structlog
 from sqlalchemy import RowMapping
 from sqlalchemy.exc import SQLAlchemyError
 
+from pileus import __version__
 from pileus.server.alerts.standing import AlertType, raise_alert
 from pileus.server.api.app import create_app, create_integration_app
 from pileus.server.config import keys, value
@@ -23,6 +24,7 @@ from pileus.server.events import job_ended, job_failed
 from pileus.server.farm import Farm
 from pileus.server.first_start import admin_password
 from pileus.server.health import Health
+from pileus.server.hosts import liveness
 from pileus.server.hosts.authority import Authority
 from pileus.server.hosts.callbacks import Callbacks
 from pileus.server.hosts.listener import Listener, ListenerSettings
@@ -32,6 +34,8 @@ from pileus.server.jobs.pool import JobPool
 from pileus.server.jobs.reconciler import ReconcilerPool
 from pileus.server.jobs.submit import wake
 from pileus.server.log import log_as_json
+from pileus.server.lookout import Lookout
+from pileus.server.membership import Consequences, Membership
 from pileus.server.registered import register_all
 from pileus.server.services import host, host_alert, vm_stats, vm_sync
 from pileus.server.settings import BadSettings, ServerSettings, from_file
@@ -41,6 +45,10 @@ log = structlog.get_logger(__name__)
 
 DRAIN_SECONDS = 5.0
 """How long a stopping server waits for calls that it is answering."""
+
+
+class Superseded(Exception):
+    """Another process came under the name of this server."""
 
 
 class Server:
@@ -53,7 +61,8 @@ class Server:
     async def run(self, stop: asyncio.Event, hurry: asyncio.Event | None = None) -> None:
         """Serve until `stop` is set; then let steps end, give jobs back, and tell the agents.
 
-        `hurry` ends the time in which a server that is about to stop still answers calls.
+        `hurry` ends the time in which a server that is about to stop still answers calls. Raises Superseded when
+        another process came under this server's name.
         """
         await asyncio.to_thread(self._prepare)
         authority = await asyncio.to_thread(Authority.load, self.database)
@@ -69,31 +78,54 @@ class Server:
         health = Health(self.database, create_app(self.database), checks)
         doors = await asyncio.to_thread(self._open_doors, health)
         await listener.start()
-        farm.start()
-        jobs.start()
-        reconcilers.start()
+        superseded = asyncio.Event()
+        membership = self._membership(doors[0], listener, superseded)
+        lookout = Lookout(self.database, in_company=lambda: bool(membership.others))
+        await asyncio.to_thread(membership.enter)
+        for part in (farm, membership, lookout, jobs, reconcilers):
+            part.start()
         serving = asyncio.create_task(_serve_all(doors))
-        stopped = asyncio.create_task(_until(stop))
+        told = [asyncio.create_task(_until(event)) for event in (stop, superseded)]
         try:
             log.info("server ready", api=f"{doors[0].address}:{doors[0].port}", agents=listener.port)
-            await asyncio.wait({serving, stopped}, return_when=asyncio.FIRST_COMPLETED)
+            await asyncio.wait({serving, *told}, return_when=asyncio.FIRST_COMPLETED)
         finally:
-            stopped.cancel()
+            for task in told:
+                task.cancel()
             health.drain()
-            # Jobs go to others of the farm at once; calls are answered as long as they still come here.
-            giving_up = asyncio.create_task(asyncio.to_thread(jobs.stop))
-            await self._drain(health, serving, hurry or asyncio.Event())
+            # Jobs and hosts go to others of the farm at once; calls are answered as long as they still come here.
+            stops = (asyncio.to_thread(part.stop) for part in (jobs, reconcilers))
+            giving_up = asyncio.gather(listener.close(), *stops)
+            await self._drain(health, serving, superseded if superseded.is_set() else hurry or asyncio.Event())
             for door in doors:
                 door.close()
             await asyncio.gather(serving, return_exceptions=True)
-            await listener.close()
             await giving_up
-            await asyncio.to_thread(reconcilers.stop)
-            await asyncio.to_thread(farm.stop)
+            for end in (lookout.stop, membership.leave, farm.stop):
+                await asyncio.to_thread(end)
             self.database.dispose()
             log.info("server stopped")
         # A door that fell shut by itself is an error, however well the rest was put away.
         serving.result()
+        if superseded.is_set():
+            raise Superseded(self.settings.name)
+
+    def _membership(self, door: Door, listener: Listener, superseded: asyncio.Event) -> Membership:
+        loop = asyncio.get_running_loop()
+
+        def given_up() -> None:
+            asyncio.run_coroutine_threadsafe(listener.begin_anew(), loop)
+
+        def come_second() -> None:
+            loop.call_soon_threadsafe(superseded.set)
+
+        return Membership(
+            self.database,
+            name=self.settings.name,
+            address=f"{door.address}:{door.port}",
+            version=__version__,
+            consequences=Consequences(on_dead=_server_died, on_given_up=given_up, on_superseded=come_second),
+        )
 
     def _prepare(self) -> None:
         self.settings.state_dir.mkdir(parents=True, exist_ok=True, mode=0o700)
@@ -110,14 +142,11 @@ class Server:
         await asyncio.gather(*either, return_exceptions=True)
 
     def _listener_settings(self) -> ListenerSettings:
-        with self.database.read() as tx:
-            down_after = float(value(tx, keys.alert_wait))
         return ListenerSettings(
             server=self.settings.name,
             address=self.settings.agent_address,
             port=self.settings.agent_port,
             names=self.settings.agent_names,
-            down_after_seconds=down_after,
         )
 
     def _open_doors(self, health: Health) -> list[Door]:
@@ -174,6 +203,11 @@ def _state_changed(tx: Tx, host_id: int, state: HostState) -> None:
     wake(tx, f"host:{host_id}")
 
 
+def _server_died(tx: Tx, name: str) -> None:
+    for change in liveness.orphans(tx, name):
+        _state_changed(tx, change.host_id, change.state)
+
+
 def _stuck(tx: Tx, job: RowMapping) -> None:
     raise_alert(
         tx,
@@ -215,6 +249,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except (SQLAlchemyError, DatabaseTooOld, DatabaseTooNew) as error:
         # The first line only: what follows is SQL.
         sys.stderr.write(f"pileus server: database: {str(error).splitlines()[0]}\n")
+        return 1
+    except Superseded as error:
+        sys.stderr.write(f"pileus server: another server of the farm has the name {error}: give each its own\n")
         return 1
     except OSError as error:
         sys.stderr.write(f"pileus server: {error}\n")

@@ -19,7 +19,10 @@ class BadSettings(Exception):
 
 @dataclass(frozen=True)
 class ServerSettings:
-    """Everything a server needs to start. Port 0 takes any free one; `agent_names` go into its certificate."""
+    """Everything a server needs to start. Port 0 takes any free one; `agent_names` go into its certificate.
+
+    `name` is this server's in its farm; no other may have it.
+    """
 
     database: str = field(repr=False)
     state_dir: Path

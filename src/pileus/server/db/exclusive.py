@@ -1,9 +1,11 @@
 """One server of the farm at a time: for what happens before tables exist, and spans several transactions.
 
-The lock is the database's and goes with the connection, so a server that dies gives it back. A SQLite database has one
-server, and needs none.
+The lock is the database's and goes with the connection, so a server that dies gives it back. Servers that share a
+SQLite file share a file beside it, too.
 """
 
+import fcntl
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 
@@ -29,7 +31,8 @@ def exclusively(database: Database) -> Iterator[None]:
     It takes no part in any transaction; the block's own are on other connections.
     """
     if database.is_sqlite:
-        yield
+        with _file(database):
+            yield
         return
     with database.reading.connect() as connection:
         _take(connection)
@@ -38,6 +41,31 @@ def exclusively(database: Database) -> Iterator[None]:
         finally:
             # The connection goes, and the lock with it: nothing of either gets back into the pool.
             connection.invalidate()
+
+
+@contextmanager
+def _file(database: Database) -> Iterator[None]:
+    path = str(database.url.database or "")
+    if path in ("", ":memory:"):
+        yield
+        return
+    try:
+        lock = open(f"{path}.lock", "ab")  # noqa: SIM115 (closed below, and with it goes the lock)
+    except OSError:
+        # A place where nothing can be written: the database itself tells it better.
+        yield
+        return
+    with lock:
+        until = time.monotonic() + WAIT_SECONDS
+        while True:
+            try:
+                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                break
+            except BlockingIOError:
+                if time.monotonic() > until:
+                    raise StillBusy(f"another server has been starting for {WAIT_SECONDS} s") from None
+                time.sleep(0.05)
+        yield
 
 
 def _take(connection: Connection) -> None:

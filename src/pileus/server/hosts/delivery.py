@@ -83,8 +83,7 @@ class Delivery:
         """End all lines, store what has arrived, stop."""
         if self._ignore is not None:
             self._ignore()
-        ends = (line.end(GoAway("the server is shutting down")) for line in set(self._lines.values()))
-        await asyncio.gather(*ends, return_exceptions=True)
+        await self.end_all(GoAway("the server is shutting down"))
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(10):
                 await self._inbox.join()
@@ -92,6 +91,11 @@ class Delivery:
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
+
+    async def end_all(self, message: GoAway) -> None:
+        """End every line with the same words."""
+        ends = (line.end(message) for line in set(self._lines.values()))
+        await asyncio.gather(*ends, return_exceptions=True)
 
     @property
     def connected(self) -> set[int]:

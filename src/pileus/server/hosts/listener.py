@@ -18,6 +18,7 @@ from websockets.datastructures import Headers
 from websockets.exceptions import ConnectionClosed
 from websockets.http11 import Request, Response
 
+from pileus.server.config import keys, value
 from pileus.server.db.transaction import Database, Tx
 from pileus.server.hosts import enrolment, liveness
 from pileus.server.hosts.authority import Authority, BadRequest, Presented, presented
@@ -59,7 +60,8 @@ class ListenerSettings:
     names: tuple[str, ...] = ("localhost", "127.0.0.1")
     heartbeat_seconds: float = 20.0
     report_seconds: float = 60.0
-    down_after_seconds: float = 180.0
+    down_after_seconds: float | None = None
+    """How long a host may be silent; None asks the setting `alert.wait` at every sweep."""
     sweep_seconds: float = 10.0
     write_heard_seconds: float = 30.0
     most_in_the_door: int = 256
@@ -134,11 +136,18 @@ class Listener:
         if self._sweeper is not None:
             self._sweeper.cancel()
             await asyncio.gather(self._sweeper, return_exceptions=True)
+        if self._server is not None:
+            # Nobody who is told to go may come back here.
+            self._server.server.close()
         await self.delivery.close()
         if self._server is not None:
             self._server.close()
             await self._server.wait_closed()
         await asyncio.gather(*self._doorway.tasks, return_exceptions=True)
+
+    async def begin_anew(self) -> None:
+        """End all lines and let the agents introduce their hosts again: others may have taken them for lost."""
+        await self.delivery.end_all(GoAway("the server was away"))
 
     # the door
 
@@ -301,23 +310,32 @@ class Listener:
                 log.error("sweep.failed", exc_info=error)
 
     async def sweep(self) -> None:
-        """Call hosts Down that gave no sign of life for `down_after_seconds`. Runs by itself every few seconds."""
+        """Call hosts Down that gave no sign of life for too long. Runs by itself every few seconds."""
         connected = self.delivery.connected
-        late = time.monotonic() - self._settings.down_after_seconds
+        down_after_seconds = await asyncio.to_thread(self._down_after_seconds)
+        late = time.monotonic() - down_after_seconds
         silent = {host_id for host_id in connected if self._heard.at.get(host_id, 0.0) <= late}
         for host_id in set(self._heard.at) - connected:
             del self._heard.at[host_id]
         self._heard.quiet = (self._heard.quiet | silent) & connected
-        await asyncio.to_thread(self._down, silent, connected - silent)
+        await asyncio.to_thread(self._down, down_after_seconds, silent, connected - silent)
 
     def _write_heard(self, host_ids: set[int]) -> None:
         self._database.run(lambda tx: liveness.heard(tx, host_ids))
 
-    def _down(self, silent: set[int], speaking: set[int]) -> None:
-        wait_ms = round(self._settings.down_after_seconds * 1000)
-        self._database.run(
-            lambda tx: self._tell(tx, liveness.down(tx, wait_ms=wait_ms, silent=silent, speaking=speaking))
-        )
+    def _down_after_seconds(self) -> float:
+        if self._settings.down_after_seconds is not None:
+            return self._settings.down_after_seconds
+        with self._database.read() as tx:
+            return float(value(tx, keys.alert_wait))
+
+    def _down(self, after_seconds: float, silent: set[int], speaking: set[int]) -> None:
+        def down(tx: Tx) -> None:
+            # Silent here: a host that has a line to another server by now may speak there.
+            ours = liveness.held_by(tx, self._settings.server, silent)
+            self._tell(tx, liveness.down(tx, wait_ms=round(after_seconds * 1000), silent=ours, speaking=speaking))
+
+        self._database.run(down)
 
     def _up(self, host_ids: set[int]) -> None:
         def up(tx: Tx) -> None:

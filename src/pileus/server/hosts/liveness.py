@@ -68,6 +68,15 @@ def orphans(tx: Tx, server: str) -> list[Change]:
     return [change for row in rows for change in disconnected(tx, row["id"], server)]
 
 
+def held_by(tx: Tx, server: str, host_ids: Iterable[int]) -> list[int]:
+    """Those of the hosts whose line is to `server`."""
+    ids = list(host_ids)
+    if not ids:
+        return []
+    mine = select(host.c.id).where(host.c.id.in_(ids), host.c.server == server).order_by(host.c.id).with_for_update()
+    return [row["id"] for row in tx.all(mine)]
+
+
 def heard(tx: Tx, host_ids: Iterable[int]) -> None:
     """Write down that these hosts gave signs of life."""
     ids = list(host_ids)

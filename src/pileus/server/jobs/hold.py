@@ -178,6 +178,19 @@ def let_go(db: Database, held: Held) -> None:
     db.run(give_back)
 
 
+def take_away(tx: Tx, owner: str) -> int:
+    """Make every job that `owner` holds runnable at once, because it is dead or was given up. Returns how many.
+
+    The token moves too: should it live after all, none of its writes finds the row.
+    """
+    held = update(job).where(job.c.open == 1, job.c.lease_owner == owner)
+    freed = {"lease_owner": None, "lease_until_at": None, "lease_token": job.c.lease_token + 1, "wake_at": tx.now}
+    taken = int(tx.execute(held.values(**freed)).rowcount)
+    if taken:
+        tx.after_commit(announce)
+    return taken
+
+
 def advanced(held: Held, **changes: Any) -> Held:
     """The job after a move of its cursor; a move forgets failed attempts and what was waited for."""
     return replace(held, **{"attempts": 0, "waited_for": None, **changes})

@@ -97,6 +97,15 @@ def run_once(db: Database, name: str, *, owner: str, lease_seconds: float = LEAS
     return True
 
 
+def take_away(tx: Tx, owner: str) -> int:
+    """End the leases of a server that is dead or was given up: what it was running is due again at once."""
+    held = update(lease).where(lease.c.owner == owner)
+    taken = int(tx.execute(held.values(owner=None, until_at=0, token=lease.c.token + 1)).rowcount)
+    if taken:
+        tx.after_commit(announce_reconcilers)
+    return taken
+
+
 def _ensure(tx: Tx, name: str, *, ran_at: int) -> None:
     if tx.scalar(select(lease.c.name).where(lease.c.name == name)) is not None:
         return
