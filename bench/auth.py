@@ -7,11 +7,9 @@ thread, processor time, so that other load on the machine does not count. Last l
 import json
 import statistics
 import sys
-import tempfile
 import time
 import uuid
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
 from sqlalchemy import String, Table, UniqueConstraint, func, insert, select
@@ -50,10 +48,8 @@ def main() -> int:
     """Measure both clouds in turns; the last line is the whole."""
     register_all()
     with (
-        tempfile.TemporaryDirectory(prefix="pileus-bench-") as one,
-        tempfile.TemporaryDirectory(prefix="pileus-bench-") as other,
-        World.open(Path(one)) as empty_world,
-        World.open(Path(other)) as full_world,
+        World.open() as empty_world,
+        World.open() as full_world,
     ):
         empty, full = Cloud(empty_world), Cloud(full_world)
         began = time.monotonic()

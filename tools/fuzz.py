@@ -6,10 +6,8 @@ Each batch works on a cloud of its own. Exits 1 if an answer was internal (530),
 import argparse
 import logging
 import sys
-import tempfile
 import time
 from collections import Counter
-from pathlib import Path
 
 import structlog
 
@@ -40,7 +38,7 @@ def main() -> int:
     slowest, made, began = 0.0, 0, time.monotonic()
     while made < chosen.calls:
         size = min(BATCH, chosen.calls - made)
-        with tempfile.TemporaryDirectory(prefix="pileus-fuzz-") as directory, World.open(Path(directory)) as world:
+        with World.open() as world:
             fuzzer = Fuzzer(Tenancy.settle(world))
             try:
                 report = run(fuzzer, size, chosen.seed + made)

@@ -3,7 +3,6 @@
 import argparse
 import logging
 import sys
-import tempfile
 from pathlib import Path
 
 import structlog
@@ -30,7 +29,7 @@ def main() -> int:
             print(f"{one}; run tools/role_matrix.py --write and review the difference")
         return 1 if found else 0
     structlog.configure(wrapper_class=structlog.make_filtering_bound_logger(logging.CRITICAL))
-    with tempfile.TemporaryDirectory(prefix="pileus-roles-") as directory, World.open(Path(directory)) as world:
+    with World.open() as world:
         rows = matrix(Callers(Tenancy.settle(world)))
     FILE.write_text(written(rows))
     found = leaks(rows)

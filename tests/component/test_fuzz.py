@@ -21,10 +21,10 @@ NAMES = sorted(registry)
 
 
 @pytest.fixture(scope="module")
-def fuzzer(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Fuzzer]:
+def fuzzer() -> Iterator[Fuzzer]:
     patch = pytest.MonkeyPatch()
     patch.setattr(passwords, "_hasher", PasswordHasher(time_cost=1, memory_cost=64, parallelism=1))
-    with World.open(tmp_path_factory.mktemp("fuzz")) as world:
+    with World.open() as world:
         made = Fuzzer(Tenancy.settle(world))
         yield made
         made.close()

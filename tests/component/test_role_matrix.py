@@ -18,9 +18,9 @@ COMMITTED = Path(__file__).parent / "role_matrix.txt"
 
 
 @pytest.fixture(scope="module")
-def callers(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callers]:
+def callers() -> Iterator[Callers]:
     register_all()
-    with World.open(tmp_path_factory.mktemp("roles")) as world:
+    with World.open() as world:
         yield Callers(Tenancy.settle(world))
 
 

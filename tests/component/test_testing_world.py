@@ -109,9 +109,9 @@ def test_what_came_since_is_named(world: World) -> None:
         world.left().assert_same(before)
 
 
-def test_a_copied_world_goes_its_own_way(world: World, tmp_path_factory: pytest.TempPathFactory) -> None:
+def test_a_copied_world_goes_its_own_way(world: World) -> None:
     cloud = world.cloud()
-    with world.copied(tmp_path_factory.mktemp("copy")) as other:
+    with world.copied() as other:
         other.assert_nothing_left(world.left())
         forgotten_volume(other, cloud)
         other.account()

@@ -1,4 +1,4 @@
-"""A fresh database for one test, of the kind in use: SQLite in a directory, or a private PostgreSQL or MariaDB server.
+"""A fresh database for one test, of the kind in use: an SQLite file, or a private PostgreSQL or MariaDB server.
 
 PILEUS_TEST_DATABASES ("sqlite,postgresql,mariadb") says which kinds suites run on; without it, SQLite alone.
 """
@@ -55,12 +55,11 @@ def using(kind: str) -> Iterator[None]:
 
 
 @contextmanager
-def fresh_database(directory: Path, clock: Clock) -> Iterator[Database]:
+def fresh_database(clock: Clock) -> Iterator[Database]:
     """A database with all tables and the seed of a new cloud; closed at the end of the block."""
     if kind_in_use() == "sqlite":
-        file = directory / "pileus.db"
-        shutil.copyfile(_pattern(), file)
-        with _closing(_sqlite(file, clock)) as db:
+        with _lent(clock) as db:
+            shutil.copyfile(_pattern(), _file(db))
             yield db
         return
     stock = _stock(kind_in_use())
@@ -69,35 +68,18 @@ def fresh_database(directory: Path, clock: Clock) -> Iterator[Database]:
 
 
 @contextmanager
-def reused_database(clock: Clock) -> Iterator[Database]:
-    """As `fresh_database` on SQLite, with the engines of the last such block: what they have compiled is kept.
-
-    One at a time in a process.
-    """
-    db = _reused()
-    file = Path(str(db.url.database))
-    for leftover in file.parent.glob("*"):
-        leftover.unlink()
-    shutil.copyfile(_pattern(), file)
-    db.clock = clock
-    with _closing(db):
-        yield db
-
-
-@contextmanager
-def copied_database(source: Database, directory: Path, clock: Clock) -> Iterator[Database]:
+def copied_database(source: Database, clock: Clock) -> Iterator[Database]:
     """A copy of a database that `fresh_database` made, closed at the end of the block."""
     if not source.is_sqlite:
         stock = _stock("postgresql" if source.url.get_backend_name() == "postgresql" else "mariadb")
         with stock.lent(source) as url, _closing(Database(url, clock)) as db:
             yield db
         return
-    file = directory / "pileus.db"
-    with sqlite3.connect(str(source.url.database)) as held, sqlite3.connect(file) as copy:
-        held.backup(copy)
-    held.close()
-    copy.close()
-    with _closing(_sqlite(file, clock)) as db:
+    with _lent(clock) as db:
+        with sqlite3.connect(_file(source)) as held, sqlite3.connect(_file(db)) as copy:
+            held.backup(copy)
+        held.close()
+        copy.close()
         yield db
 
 
@@ -150,11 +132,32 @@ def _pattern() -> Path:
     return file
 
 
+@contextmanager
+def _lent(clock: Clock) -> Iterator[Database]:
+    """An SQLite database without a file yet. Its engines are used again and again, so what they compiled is kept."""
+    db = _idle.pop() if _idle else _sqlite(Path(tempfile.mkdtemp(prefix="lent-", dir=_lending())) / "pileus.db", clock)
+    db.clock = clock
+    try:
+        yield db
+    finally:
+        db.dispose()
+        for leftover in _file(db).parent.iterdir():
+            leftover.unlink()
+        _idle.append(db)
+
+
+_idle: list[Database] = []
+
+
 @cache
-def _reused() -> Database:
+def _lending() -> Path:
     directory = tempfile.mkdtemp(prefix="pileus-test-")
     atexit.register(shutil.rmtree, directory, ignore_errors=True)
-    return _sqlite(Path(directory, "reused.db"), FakeClock())
+    return Path(directory)
+
+
+def _file(db: Database) -> Path:
+    return Path(str(db.url.database))
 
 
 def _sqlite(file: Path, clock: Clock) -> Database:

@@ -4,7 +4,6 @@ With `pytest_generate_tests` among them, every test that needs a database runs o
 """
 
 from collections.abc import Iterator
-from pathlib import Path
 
 import pytest
 
@@ -30,9 +29,9 @@ def database_kind(request: pytest.FixtureRequest) -> Iterator[str]:
 
 
 @pytest.fixture
-def world(tmp_path: Path, database_kind: str) -> Iterator[World]:
+def world(database_kind: str) -> Iterator[World]:
     """Database, clock, engine and simulated hosts of one cloud."""
-    with World.open(tmp_path) as opened:
+    with World.open() as opened:
         yield opened
 
 

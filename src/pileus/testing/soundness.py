@@ -5,12 +5,10 @@ the workflow once per point at which something can go wrong, each time in a fres
 """
 
 import copy
-import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from enum import StrEnum
-from pathlib import Path
 from typing import Any, Generic, TypeVar
 
 from sqlalchemy import RowMapping
@@ -93,7 +91,7 @@ class Soundness(Generic[C]):
     @contextmanager
     def prepared(self) -> Iterator[tuple[World, C]]:
         """A world with everything the workflow needs."""
-        with _directory() as directory, World.open(directory) as world:
+        with World.open() as world:
             case = self.prepare(world)
             world.settle()
             yield world, case
@@ -233,7 +231,7 @@ class _Runner(Generic[C]):
             with self.sound.prepared() as prepared:
                 yield prepared
             return
-        with _directory() as directory, self.world.copied(directory) as world:
+        with self.world.copied() as world:
             yield world, copy.deepcopy(self.case)
 
     def _dry_run(self) -> Trace:
@@ -242,12 +240,6 @@ class _Runner(Generic[C]):
             if run.row["phase"] != "succeeded":
                 raise AssertionError(f"the straight run {run.row['phase']}: {run.row['error_text']}")
             return run.trace
-
-
-@contextmanager
-def _directory() -> Iterator[Path]:
-    with tempfile.TemporaryDirectory(prefix="pileus-test-") as name:
-        yield Path(name)
 
 
 Trouble = Callable[[Run[Any], int], int]

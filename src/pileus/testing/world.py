@@ -9,7 +9,6 @@ import pkgutil
 import warnings
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from pathlib import Path
 from typing import Any
 
 import msgspec
@@ -51,7 +50,7 @@ class JobFailed(AssertionError):
 
 
 class World(Builders):
-    """See the module. Open one with `World.open(directory)`; builders make rows (`world.zone()`, `world.host()`)."""
+    """See the module. Open one with `World.open()`; builders make rows (`world.zone()`, `world.host()`)."""
 
     def __init__(self, db: Database, clock: FakeClock, *, like: "World | None" = None) -> None:
         super().__init__()
@@ -85,17 +84,17 @@ class World(Builders):
 
     @classmethod
     @contextmanager
-    def open(cls, directory: Path, *, clock: FakeClock | None = None) -> Iterator["World"]:
-        """A world on a fresh, seeded database in a directory."""
+    def open(cls, *, clock: FakeClock | None = None) -> Iterator["World"]:
+        """A world on a fresh, seeded database."""
         time = clock or FakeClock()
-        with fresh_database(directory, time) as db:
+        with fresh_database(time) as db:
             yield cls(db, time)
 
     @contextmanager
-    def copied(self, directory: Path) -> Iterator["World"]:
+    def copied(self) -> Iterator["World"]:
         """A world of its own in the same state: hosts, time and SQLite database, but no hooks and no instruments."""
         time = FakeClock(self.clock.now())
-        with copied_database(self.db, directory, time) as db:
+        with copied_database(self.db, time) as db:
             yield type(self)(db, time, like=self)
 
     def new_engine(self) -> Engine:

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pileus.server.registered import register_all
 from pileus.testing.builders import GIB
 from pileus.testing.clock import FakeClock
-from pileus.testing.database import reused_database
+from pileus.testing.database import fresh_database
 from pileus.testing.simulation.chronicle import Chronicle
 from pileus.testing.simulation.faults import Mishaps
 from pileus.testing.simulation.invariants import End, broken, is_quiet
@@ -50,7 +50,7 @@ def simulate(seed: int, *, acts: int = ACTS) -> Outcome:
     clock = FakeClock()
     chronicle = Chronicle(clock)
     with (
-        reused_database(clock) as db,
+        fresh_database(clock) as db,
         sealed(seed),
         overheard(chronicle),
     ):
