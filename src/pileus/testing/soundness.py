@@ -135,11 +135,22 @@ class _Runner(Generic[C]):
         yield "each step twice", lambda: self._must_succeed(Trace(twice=True))
 
     def _failures(self) -> Iterator[tuple[str, Callable[[], None]]]:
-        for place in self._dry_run().places:
+        trace = self._dry_run()
+        for place in trace.places:
+            if place.workflow != self.sound.workflow:
+                continue
             for moment in Moment:
                 for bug in (False, True):
                     name = f"{'bug' if bug else 'failure'} {moment} {place}"
                     yield name, lambda p=place, m=moment, b=bug: self._must_unwind(p, m, bug=b)  # type: ignore[misc]
+
+        # Children are proved by harnesses of their own: here each fails as a whole, before it began and at its end.
+        children = [place for place in trace.places if place.workflow != self.sound.workflow]
+        first = {place.workflow: place for place in reversed(children)}
+        last = {place.workflow: place for place in children}
+        for edges, moment in ((first, Moment.BEFORE), (last, Moment.AFTER)):
+            for place in edges.values():
+                yield f"failure {moment} {place}", lambda p=place, m=moment: self._must_unwind(p, m)  # type: ignore[misc]
 
     def _undos_twice(self) -> Iterator[tuple[str, Callable[[], None]]]:
         own = [place for place in self._dry_run().places if place.workflow == self.sound.workflow]
@@ -151,11 +162,14 @@ class _Runner(Generic[C]):
             yield f"crash at commit {number}", lambda n=number: self._must_survive(n)  # type: ignore[misc]
 
     def _answers(self) -> Iterator[tuple[str, Callable[[], None]]]:
-        for number, waiting in enumerate(self._dry_run().operations):
-            for trouble in (_lost_order, _lost_answer, _answer_lost_for_long, _late_answer, _duplicate):
+        trace = self._dry_run()
+        for number, waiting in enumerate(trace.operations):
+            # What children ask is proved in their own harnesses; here an order that comes too late, and one refused.
+            own = waiting.operation_id.startswith(f"{trace.job}.")
+            for trouble in _TROUBLES if own else (_lost_order,):
                 name = f"{trouble.__name__.strip('_').replace('_', ' ')}: {type(waiting.operation).__name__} {number}"
                 yield name, lambda n=number, t=trouble: self._with_trouble(n, t)  # type: ignore[misc]
-            for reason in Reason:
+            for reason in Reason if own else (Reason.FAILED,):
                 name = f"refused as {reason}: {type(waiting.operation).__name__} {number}"
                 yield name, lambda n=number, r=reason: self._with_trouble(n, _refusing(r))  # type: ignore[misc]
 
@@ -239,6 +253,7 @@ class _Runner(Generic[C]):
             run.world.settle()
             if run.row["phase"] != "succeeded":
                 raise AssertionError(f"the straight run {run.row['phase']}: {run.row['error_text']}")
+            run.trace.job = run.ref.uuid
             return run.trace
 
 
@@ -301,6 +316,9 @@ def _duplicate(run: Run[Any], number: int) -> int:
     """The answer comes twice."""
     run.world.intercept = lambda waiting, answer: [answer] * (1 + _is_number(run, waiting, number))
     return run.world.clock.now()
+
+
+_TROUBLES: tuple[Trouble, ...] = (_lost_order, _lost_answer, _answer_lost_for_long, _late_answer, _duplicate)
 
 
 def _refusing(reason: Reason) -> Trouble:

@@ -55,6 +55,8 @@ class Trace:
     commits: int = 0
     operations: list[Waiting] = field(default_factory=list)
     """Every operation that was to be delivered, in order, each once."""
+    job: str = ""
+    """UUID of the job under test, once it has run."""
 
     fail_at: Place | None = None
     fail_when: Moment = Moment.BEFORE
