@@ -4,6 +4,7 @@ PILEUS_TEST_DATABASES ("sqlite,postgresql,mariadb") says which kinds suites run 
 """
 
 import atexit
+import copy
 import os
 import shutil
 import sqlite3
@@ -76,10 +77,10 @@ def copied_database(source: Database, clock: Clock) -> Iterator[Database]:
             yield db
         return
     with _lent(clock) as db:
-        with sqlite3.connect(_file(source)) as held, sqlite3.connect(_file(db)) as copy:
-            held.backup(copy)
+        with sqlite3.connect(_file(source)) as held, sqlite3.connect(_file(db)) as twin:
+            held.backup(twin)
         held.close()
-        copy.close()
+        twin.close()
         yield db
 
 
@@ -134,16 +135,21 @@ def _pattern() -> Path:
 
 @contextmanager
 def _lent(clock: Clock) -> Iterator[Database]:
-    """An SQLite database without a file yet. Its engines are used again and again, so what they compiled is kept."""
-    db = _idle.pop() if _idle else _sqlite(Path(tempfile.mkdtemp(prefix="lent-", dir=_lending())) / "pileus.db", clock)
+    """An SQLite database without a file yet, new to everybody; its engines share what earlier ones have compiled."""
+    kept = (
+        _idle.pop() if _idle else _sqlite(Path(tempfile.mkdtemp(prefix="lent-", dir=_lending())) / "pileus.db", clock)
+    )
+    db = copy.copy(kept)
     db.clock = clock
+    # Caches are kept by engine: what was true in another world is not true in this one.
+    db.writing, db.reading = kept.writing.execution_options(), kept.reading.execution_options()
     try:
         yield db
     finally:
         db.dispose()
         for leftover in _file(db).parent.iterdir():
             leftover.unlink()
-        _idle.append(db)
+        _idle.append(kept)
 
 
 _idle: list[Database] = []
