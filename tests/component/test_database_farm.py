@@ -12,6 +12,7 @@ from pileus.server.db.tables.host import host
 from pileus.server.db.tables.job import lease
 from pileus.server.db.tables.place import zone
 from pileus.server.db.transaction import Database, Tx
+from pileus.server.domain.host import HostState
 from pileus.server.hosts import liveness, operations, signal
 from pileus.server.jobs import hold, reconciler, wakeup
 from pileus.server.jobs.hold import Held, LeaseLost, claim
@@ -188,18 +189,24 @@ def test_who_leaves_is_not_buried(db: Database) -> None:
     assert one.dead == []
 
 
-def test_hosts_of_a_dead_server_lose_their_line_and_those_that_have_moved_do_not(db: Database) -> None:
+def test_hosts_of_a_dead_server_stay_up_until_none_has_taken_them_for_long(db: Database, clock: FakeClock) -> None:
+    long_ms = 24 * 3600 * 1000
     with db.write() as tx:
         stays, moves = (_host(tx, name) for name in ("stays", "moves"))
         for host_id in (stays, moves):
             liveness.connected(tx, host_id, "two", FACTS)
         liveness.connected(tx, moves, "one", FACTS)
     with db.write() as tx:
-        changed = liveness.orphans(tx, "two")
-        assert [change.host_id for change in changed] == [stays]
+        liveness.released(tx, "two")
         # What is silent here may speak elsewhere.
         assert liveness.held_by(tx, "two", [stays, moves]) == []
         assert liveness.held_by(tx, "one", [stays, moves]) == [moves]
+        assert liveness.down(tx, wait_ms=long_ms) == []
+    clock.advance(liveness.PATIENCE_SECONDS)
+    with db.write() as tx:
+        assert liveness.down(tx, wait_ms=long_ms) == [liveness.Change(stays, HostState.DISCONNECTED)]
+        assert liveness.down(tx, wait_ms=long_ms) == []
+        assert liveness.connected(tx, stays, "one", FACTS) == [liveness.Change(stays, HostState.UP)]
 
 
 def test_a_lookout_tells_of_each_operation_once_and_of_a_job_until_it_is_taken(db: Database) -> None:

@@ -314,13 +314,17 @@ async def test_a_line_without_heartbeats_is_ended(site: Site) -> None:
     await until(lambda: site.state(host_id) is HostState.DISCONNECTED)
 
 
-async def test_a_restarted_server_counts_nobody_as_connected_until_they_are(site: Site) -> None:
+async def test_a_restarted_server_holds_nobody_s_line_and_gives_hosts_time_to_come_back(site: Site) -> None:
     host_id, _ = await site.enrolled()
     with site.database.write() as tx:
         tx.execute(update(host).where(host.c.id == host_id).values(state=str(HostState.UP), server="server-1"))
     await site.stop()
     await site.start()
-    assert site.state(host_id) is HostState.DISCONNECTED
+    with site.database.read() as tx:
+        row = tx.one(select(host.c.server, host.c.state, host.c.disconnected_at).where(host.c.id == host_id))
+        assert row is not None
+        assert (row["server"], row["state"]) == (None, HostState.UP)
+        assert row["disconnected_at"] is not None
 
 
 async def test_a_host_that_moved_to_another_server_is_not_put_out_by_the_first(site: Site) -> None:

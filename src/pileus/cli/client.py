@@ -4,6 +4,7 @@ import base64
 import hashlib
 import hmac
 import time
+from collections import deque
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -12,6 +13,9 @@ from urllib.parse import quote
 import httpx
 
 PENDING, SUCCEEDED = 0, 1
+
+_READING = ("list", "query")
+"""How the names of commands begin that change nothing."""
 
 
 class ApiError(Exception):
@@ -30,6 +34,7 @@ class Profile:
     """Where the API is, and the keys to sign with."""
 
     endpoint: str
+    """One URL, or those of several servers of a farm with commas between."""
     api_key: str
     secret_key: str
 
@@ -44,11 +49,16 @@ def signature(parameters: Mapping[str, str], secret: str) -> str:
 
 
 class Client:
-    """Signed calls with one profile."""
+    """Signed calls with one profile.
+
+    Of several servers it uses one as long as that answers. A call that reached none is made at the next; one that may
+    have been carried out is not made again, unless it only reads.
+    """
 
     def __init__(self, profile: Profile, *, timeout_seconds: float = 60.0) -> None:
         self.profile = profile
         self._http = httpx.Client(timeout=timeout_seconds, trust_env=False)
+        self._servers = deque(each.strip() for each in profile.endpoint.split(",") if each.strip())
 
     def call(self, command: str, /, **parameters: object) -> dict[str, Any]:
         """One call; the body without its envelope. Raises `ApiError`."""
@@ -60,11 +70,7 @@ class Client:
     def post(self, parameters: Mapping[str, str]) -> dict[str, Any]:
         """A call whose parameters are complete, signed or not."""
         command = parameters.get("command", "")
-        where = self.profile.endpoint
-        try:
-            answer = self._http.post(where, data=dict(parameters))
-        except (httpx.HTTPError, httpx.InvalidURL) as error:
-            raise ApiError(0, f"no answer from {where}: {error}", command=command, unreached=True) from error
+        where, answer = self._answered(command, dict(parameters))
         try:
             (body,) = answer.json().values()
             if not isinstance(body, dict):
@@ -77,6 +83,24 @@ class Client:
             code = int(body.get("errorcode", answer.status_code))
             raise ApiError(code, str(body.get("errortext", body)), command=command)
         return body
+
+    def _answered(self, command: str, filled: dict[str, str]) -> tuple[str, httpx.Response]:
+        """Which server answered, and what."""
+        for left in range(len(self._servers) - 1, -1, -1):
+            where = self._servers[0]
+            try:
+                answer = self._http.post(where, data=filled)
+            except (httpx.HTTPError, httpx.InvalidURL) as error:
+                self._servers.rotate(-1)
+                untouched = isinstance(error, httpx.ConnectError | httpx.ConnectTimeout)
+                if left and (untouched or command.startswith(_READING)):
+                    continue
+                raise ApiError(0, f"no answer from {where}: {error}", command=command, unreached=True) from error
+            if answer.headers.get("connection", "").lower() == "close":
+                # It is about to stop: whatever comes next has a better place at another.
+                self._servers.rotate(-1)
+            return where, answer
+        raise ApiError(0, "there is no server to call", command=command, unreached=True)
 
     def list(self, command: str, entry: str, /, **parameters: object) -> list[dict[str, Any]]:
         """All entries of a list command, however many pages they take."""

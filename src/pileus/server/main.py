@@ -124,7 +124,7 @@ class Server:
             name=self.settings.name,
             address=f"{door.address}:{door.port}",
             version=__version__,
-            consequences=Consequences(on_dead=_server_died, on_given_up=given_up, on_superseded=come_second),
+            consequences=Consequences(on_dead=liveness.released, on_given_up=given_up, on_superseded=come_second),
         )
 
     def _prepare(self) -> None:
@@ -201,11 +201,6 @@ def _reported(tx: Tx, _host_id: int, stats: HostStats) -> None:
 def _state_changed(tx: Tx, host_id: int, state: HostState) -> None:
     host_alert.changed(tx, host_id, state)
     wake(tx, f"host:{host_id}")
-
-
-def _server_died(tx: Tx, name: str) -> None:
-    for change in liveness.orphans(tx, name):
-        _state_changed(tx, change.host_id, change.state)
 
 
 def _stuck(tx: Tx, job: RowMapping) -> None:

@@ -93,6 +93,7 @@ class Listener:
         self._changing = asyncio.Lock()
         """Held while a host comes or goes: a line that ends late must not put out the one that took its place."""
         self._server: Server | None = None
+        self._closing = False
         self._sweeper: asyncio.Task[None] | None = None
 
     @property
@@ -132,7 +133,8 @@ class Listener:
         self._sweeper = asyncio.create_task(self._sweep_forever())
 
     async def close(self) -> None:
-        """Tell the agents, end all lines, mark their hosts disconnected."""
+        """Tell the agents to go elsewhere, and end all lines."""
+        self._closing = True
         if self._sweeper is not None:
             self._sweeper.cancel()
             await asyncio.gather(self._sweeper, return_exceptions=True)
@@ -346,13 +348,16 @@ class Listener:
 
     def _lost(self, host_ids: list[int]) -> None:
         def lost(tx: Tx) -> None:
+            if self._closing:
+                liveness.released(tx, self._settings.server, host_ids)
+                return
             for host_id in sorted(host_ids):
                 self._tell(tx, liveness.disconnected(tx, host_id, self._settings.server))
 
         self._database.run(lost)
 
     def _forget_old_lines(self) -> None:
-        self._database.run(lambda tx: self._tell(tx, liveness.orphans(tx, self._settings.server)))
+        self._database.run(lambda tx: liveness.released(tx, self._settings.server))
 
     def _tell(self, tx: Tx, changes: list[liveness.Change]) -> None:
         for change in changes:

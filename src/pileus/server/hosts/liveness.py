@@ -1,7 +1,8 @@
 """Which hosts live: states as compare-and-set, last signs of life written down sparsely.
 
-Up, then Disconnected when its line ends, then Down after the wait. Only the server that holds a host's line may call
-it disconnected, so a host that has moved to another server is not touched by the one it left.
+Up, then Disconnected when its line ends, then Down after the wait. A host that loses its line because a server ends or
+dies is not disconnected at once: no deploy may fail because a server is restarted. Only the server that holds a host's
+line may call it disconnected, so a host that has moved to another server is not touched by the one it left.
 """
 
 from collections.abc import Iterable
@@ -14,6 +15,9 @@ from pileus.server.db.transaction import Tx
 from pileus.server.db.transition import transition
 from pileus.server.domain.host import HOST, HostState
 from pileus.wire.messages import HostFacts
+
+PATIENCE_SECONDS = 60
+"""How long a host may be without any server before it counts as disconnected, if it was a server that went."""
 
 
 @dataclass(frozen=True)
@@ -62,10 +66,15 @@ def disconnected(tx: Tx, host_id: int, server: str) -> list[Change]:
     return []
 
 
-def orphans(tx: Tx, server: str) -> list[Change]:
-    """At the start of `server`: hosts it held before have no line now."""
-    rows = tx.all(select(host.c.id).where(host.c.live == 1, host.c.server == server))
-    return [change for row in rows for change in disconnected(tx, row["id"], server)]
+def released(tx: Tx, server: str, host_ids: Iterable[int] | None = None) -> None:
+    """The line of these hosts (None: of all) to `server` ended because the server did.
+
+    Nothing is wrong with them, and in a moment they have a line to another: they stay Up for `PATIENCE_SECONDS`.
+    """
+    held = update(host).where(host.c.live == 1, host.c.server == server)
+    if host_ids is not None:
+        held = held.where(host.c.id.in_(list(host_ids)))
+    tx.execute(held.values(server=None, disconnected_at=tx.now))
 
 
 def held_by(tx: Tx, server: str, host_ids: Iterable[int]) -> list[int]:
@@ -91,6 +100,7 @@ def down(tx: Tx, *, wait_ms: int, silent: Iterable[int] = (), speaking: Iterable
     """
     before = tx.now - wait_ms
     spared = set(speaking)
+    changes = _not_come_back(tx, spared)
     late = select(host.c.id).where(
         host.c.live == 1,
         or_(
@@ -99,8 +109,19 @@ def down(tx: Tx, *, wait_ms: int, silent: Iterable[int] = (), speaking: Iterable
         ),
     )
     candidates = [row["id"] for row in tx.all(late) if row["id"] not in spared]
-    changes = []
     for host_id in dict.fromkeys((*candidates, *silent)):
         if transition(tx, host, host_id, HOST, HostState.DOWN):
             changes.append(Change(host_id, HostState.DOWN))
     return changes
+
+
+def _not_come_back(tx: Tx, spared: set[int]) -> list[Change]:
+    """Hosts that were released and have found no other server."""
+    before = tx.now - PATIENCE_SECONDS * 1000
+    up = (host.c.live == 1, host.c.state == str(HostState.UP), host.c.server.is_(None))
+    late = tx.all(select(host.c.id).where(*up, host.c.disconnected_at <= before).order_by(host.c.id))
+    return [
+        Change(row["id"], HostState.DISCONNECTED)
+        for row in late
+        if row["id"] not in spared and transition(tx, host, row["id"], HOST, HostState.DISCONNECTED, frm=HostState.UP)
+    ]

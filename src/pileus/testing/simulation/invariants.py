@@ -4,11 +4,13 @@ Each returns what is wrong, in words. They read the database and the simulated h
 """
 
 from collections import Counter, defaultdict
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from typing import Protocol
 
 from sqlalchemy import ColumnElement, RowMapping, Table, select
 
+from pileus.agent.backends.simulator import SimulatedHosts, SimulatedStore
 from pileus.server.db.tables.account import account, resource_count
 from pileus.server.db.tables.event import event
 from pileus.server.db.tables.host import host, host_operation
@@ -28,7 +30,6 @@ from pileus.server.domain.vm import VmKind, VmState
 from pileus.server.elements import virtual_router
 from pileus.server.events import types
 from pileus.testing import left
-from pileus.testing.simulation.lines import LinedWorld
 from pileus.testing.simulation.workload import Ack
 from pileus.wire.router import fingerprint
 
@@ -36,11 +37,23 @@ UNDO_SECONDS = 900
 """How long the way back may take after a deadline."""
 
 
+class Scene(Protocol):
+    """Where a run took place."""
+
+    @property
+    def hosts(self) -> SimulatedHosts: ...
+
+    @property
+    def stores(self) -> Mapping[int, SimulatedStore]: ...
+
+    def open_jobs(self) -> list[str]: ...
+
+
 @dataclass(frozen=True)
 class End:
     """A run that is over. `quiet` says that it came to rest; `last_fault_at` is in ms since the epoch."""
 
-    world: LinedWorld
+    world: Scene
     tx: Tx
     acks: tuple[Ack, ...]
     last_fault_at: int

@@ -241,8 +241,7 @@ class LinedWorld(World):
             line.delivered.clear()
         self.new_engine()
         with self.db.write() as tx:
-            for change in liveness.orphans(tx, SERVER):
-                wake(tx, f"host:{change.host_id}")
+            liveness.released(tx, SERVER)
 
     def _connect(self, line: Line) -> None:
         intro = self.hosts.intro(line.uuid)
