@@ -31,14 +31,13 @@ check: setup ## Lint, types, import law, house rules: seconds
 	@$(BIN)/python tools/role_matrix.py --check
 
 unit: setup ## The suites without guests: seconds to a minute
-	@$(BIN)/pytest -n 2 --dist worksteal tests/unit tests/component tests/workflow
+	@$(BIN)/pytest -n 2 --dist loadgroup tests/unit tests/component tests/workflow
 
 e2e: setup ## Real hosts, real guests, kill -9 (needs root)
 	@$(BIN)/pytest tests/e2e
 
 test: check ## Everything a change must pass
-	@$(BIN)/pytest -n 2 --dist worksteal tests/unit tests/component tests/workflow
-	@$(BIN)/pytest tests/conformance tests/e2e
+	@$(BIN)/pytest -n 3 --dist loadgroup tests/unit tests/component tests/workflow tests/conformance tests/e2e
 
 bench: setup ## Measure one claim: make bench BENCH=first_vm
 	@test -n "$(BENCH)" || { echo "make bench BENCH=name, one of: $$(ls bench/*.py | xargs -n1 basename | sed 's/\.py//' | tr '\n' ' ')"; exit 1; }

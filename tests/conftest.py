@@ -1,6 +1,7 @@
 """What holds in every suite."""
 
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 import structlog
@@ -17,6 +18,28 @@ structlog.configure(
         structlog.processors.KeyValueRenderer(key_order=["event"]),
     ]
 )
+
+
+ROOMS = Path(__file__).parent
+GUESTS = ("conformance", "e2e")
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Say what runs in one process when several do (`--dist loadgroup`)."""
+    for item in items:
+        group = _group(item.path)
+        if group is not None:
+            item.add_marker(pytest.mark.xdist_group(group))
+
+
+def _group(path: Path) -> str | None:
+    """Guests boot one after the other while other suites use the rest of the machine; harnesses are spread singly."""
+    room = path.relative_to(ROOMS).parts[0]
+    if room in GUESTS:
+        return "guests"
+    if room == "workflow":
+        return None
+    return "databases" if path.name.startswith("test_database_") else path.stem
 
 
 @pytest.fixture(scope="session", autouse=True)
