@@ -8,11 +8,10 @@ import json
 import statistics
 import sys
 import time
-import uuid
 from collections.abc import Callable
 from typing import Any
 
-from sqlalchemy import String, Table, UniqueConstraint, func, insert, select
+from sqlalchemy import func, select
 
 from pileus.server.api import signing
 from pileus.server.api.dispatch import Dispatcher
@@ -24,15 +23,17 @@ from pileus.server.db.tables.event import event
 from pileus.server.db.tables.network import network
 from pileus.server.db.tables.vm import vm
 from pileus.server.db.tables.volume import volume
-from pileus.server.db.transaction import Database, Tx
+from pileus.server.db.transaction import Database
 from pileus.server.registered import register_all
 from pileus.server.services import session
 from pileus.testing.client import Client, counted_statements
+from pileus.testing.fill import Shape, fill
 from pileus.testing.tenancy import Tenancy
 from pileus.testing.world import World
 
-ACCOUNTS, DOMAINS = 25_000, 10_000
-EVENTS_EACH = 3
+FULL = Shape(
+    domains=10_000, accounts=25_000, networks=25_000, hosts=1000, vms=25_000, volumes=25_000, events=75_000
+)  # fmt: skip
 ROUNDS, CALLS = 11, 25
 GOAL_RATIO = 1.25
 """How much more the page may cost in the full cloud: what is left is noise and one more level of each index."""
@@ -41,7 +42,6 @@ PAGES = (
     *("listVirtualMachines", "listVolumes", "listNetworks", "listEvents", "listAccounts", "listPublicIpAddresses"),
     *("listZones", "listServiceOfferings", "listAsyncJobs", "listResourceLimits", "listPortForwardingRules"),
 )
-CHUNK = 5000
 
 
 def main() -> int:
@@ -53,7 +53,7 @@ def main() -> int:
     ):
         empty, full = Cloud(empty_world), Cloud(full_world)
         began = time.monotonic()
-        fill(full_world.db, full.tenancy)
+        fill(full_world.db, full.tenancy.cloud, FULL)
         print(f"filled in {time.monotonic() - began:.0f} s: {counts(full_world.db)}", file=sys.stderr)
         claims, ratios = [], []
         for page in PAGES:
@@ -150,30 +150,6 @@ def alternately(one: Callable[[], None], other: Callable[[], None]) -> tuple[flo
     return statistics.median(taken[0]), statistics.median(taken[1])
 
 
-def fill(database: Database, tenancy: Tenancy) -> None:
-    """Rows of many other tenants, each like our own: inserted directly, in chunks."""
-    ours = tenancy.ours.user
-    with database.write() as tx:
-        first_domain = _copies(tx, domain, domain.c.id == ours.domain_id, DOMAINS)
-        tx.connection.exec_driver_sql(
-            f"UPDATE domain SET path = '/' || name || '/', parent_id = 1 WHERE id >= {first_domain}"
-        )
-
-        def of_domain(n: int) -> dict[str, Any]:
-            return {"domain_id": first_domain + n % DOMAINS}
-
-        first_account = _copies(tx, account, account.c.id == ours.account_id, ACCOUNTS, of_domain)
-
-        def of_account(n: int) -> dict[str, Any]:
-            return {**of_domain(n % ACCOUNTS), "account_id": first_account + n % ACCOUNTS}
-
-        _copies(tx, users, users.c.id == ours.user_id, ACCOUNTS, of_account)
-        for table in (vm, volume, network):
-            _copies(tx, table, table.c.account_id == ours.account_id, ACCOUNTS, of_account)
-        _copies(tx, event, event.c.account_id == ours.account_id, ACCOUNTS * EVENTS_EACH, of_account)
-        tx.connection.exec_driver_sql("ANALYZE")
-
-
 def counts(database: Database) -> dict[str, int]:
     """Rows of the tables that were filled."""
     with database.read() as tx:
@@ -181,35 +157,6 @@ def counts(database: Database) -> dict[str, int]:
             table.name: int(tx.scalar(select(func.count()).select_from(table)))
             for table in (domain, account, users, vm, volume, network, event)
         }
-
-
-def _copies(
-    tx: Tx, table: Table, which: Any, many: int, changes: Callable[[int], dict[str, Any]] = lambda n: {}
-) -> int:
-    """Insert copies of a row that differ in what must be unique; the key of the first."""
-    pattern = dict(tx.all(select(table).where(which).limit(1))[0])
-    del pattern["id"]
-    unique = _unique(table)
-    first = int(tx.scalar(select(func.max(table.c.id)))) + 1
-    for begin in range(0, many, CHUNK):
-        rows = []
-        for n in range(begin, min(begin + CHUNK, many)):
-            row = {**pattern, "id": first + n, "uuid": str(uuid.uuid4())}
-            for name in unique:
-                if row.get(name) is not None and name != "uuid":
-                    row[name] = f"{row[name]}-{n}"
-            rows.append({**row, **changes(n)})
-        tx.connection.execute(insert(table), rows)
-    return first
-
-
-def _unique(table: Table) -> set[str]:
-    """Text columns that take part in a unique constraint."""
-    found = {column.name for column in table.c if column.unique}
-    for constraint in table.constraints:
-        if isinstance(constraint, UniqueConstraint):
-            found |= {column.name for column in constraint.columns}
-    return {name for name in found if isinstance(table.c[name].type, String)}
 
 
 def _claim(name: str, value: float, unit: str, goal: float | None = None) -> dict[str, Any]:

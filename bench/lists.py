@@ -1,7 +1,8 @@
 """Pages of lists in full clouds: over HTTP from a real server, and in process from the parsed request to the bytes.
 
 Two clouds on each database: one with 25,000 of everything that the hot lists show, and one with a million guests among
-a million removed ones. `lists.py [sqlite] [postgresql] [--only full|million]`. Last line: the whole, as one JSON object.
+a million removed ones. `lists.py [sqlite] [postgresql] [--only full|million]`. The last line, one JSON object, is the
+whole.
 """
 
 import argparse
@@ -98,7 +99,7 @@ def _full(kind: str, claims: list[Claim]) -> float:
 
 def _million(kind: str, claims: list[Claim]) -> None:
     """Pages of guests: flat in their number, in the number of the page, and in removed guests."""
-    chance = random.Random(1)  # noqa: S311 (pages, not secrets)
+    chance = random.Random(1)
     with filled(kind, FEW) as (world, _):
         few = Local(world, Client(world.db, root()).keys)
         small = timed(lambda: few.page("listVirtualMachines", chance.randrange(FEW.vms // PAGE) + 1), RANDOM_PAGES)
@@ -131,7 +132,7 @@ def _million(kind: str, claims: list[Claim]) -> None:
 @contextmanager
 def filled(kind: str, shape: Shape) -> Iterator[tuple[World, Path]]:
     """A world of its own with this much in it; nothing of it stays."""
-    with using(kind), tempfile.TemporaryDirectory(prefix="pileus-bench-") as name, World.open(Path(name)) as world:
+    with using(kind), tempfile.TemporaryDirectory(prefix="pileus-bench-") as name, World.open() as world:
         began = time.monotonic()
         fill(world.db, world.cloud(), shape)
         with world.db.write() as tx:

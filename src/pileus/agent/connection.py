@@ -281,9 +281,7 @@ class Connection:
 
     async def _reports(self, line: ClientConnection, seconds: float) -> None:
         while True:
-            stats = await asyncio.gather(
-                *(host.stats() for host in self._hosts.values()), return_exceptions=True
-            )
+            stats = await asyncio.gather(*(host.stats() for host in self._hosts.values()), return_exceptions=True)
             good = [entry for entry in stats if not isinstance(entry, BaseException)]
             for entry in stats:
                 if isinstance(entry, BaseException):

@@ -132,9 +132,7 @@ class Journal:
 
     async def drop_networks(self, host: str, name: str) -> None:
         """The named guest is plugged into nothing any more."""
-        await self._offload(
-            lambda: self._write("DELETE FROM plugged WHERE host = ? AND name = ?", (host, name))
-        )
+        await self._offload(lambda: self._write("DELETE FROM plugged WHERE host = ? AND name = ?", (host, name)))
 
     def _begin(self, host: str, operation_id: str) -> Answer | None:
         with self._lock, self._db:

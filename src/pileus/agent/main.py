@@ -35,7 +35,6 @@ STORES = "pileus.agent.stores"
 ENROL_AGAIN_SECONDS = 10.0
 
 
-
 class HostUnusable(Exception):
     """The hypervisor or store of a host cannot be opened; the text names both host and cause."""
 

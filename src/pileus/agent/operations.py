@@ -131,9 +131,7 @@ class Configure:
 class Simple:
     """An operation that is an atomic by itself: pools, volumes, templates and images."""
 
-    order: (
-        DetachPool | FetchTemplate | RemoveTemplate | CreateVolume | DeleteVolume | DownloadTemplate | DeleteImage
-    )
+    order: DetachPool | FetchTemplate | RemoveTemplate | CreateVolume | DeleteVolume | DownloadTemplate | DeleteImage
 
 
 Atomic = (

@@ -7,6 +7,7 @@ from typing import Any
 
 from sqlalchemy import Table, func, select, text
 from sqlalchemy.schema import AddConstraint, CreateIndex, DropConstraint, DropIndex
+from sqlalchemy.sql.schema import ScalarElementColumnDefault
 
 from pileus.server.db.transaction import Tx
 
@@ -27,7 +28,7 @@ def load(tx: Tx, table: Table, columns: Sequence[str], rows: Iterable[tuple[Any,
     fixed = {
         column.name: column.default.arg
         for column in table.c
-        if column.name not in columns and column.default is not None and column.default.is_scalar
+        if column.name not in columns and isinstance(column.default, ScalarElementColumnDefault)
     }
     constant = tuple(fixed.values())
     names = ", ".join((*columns, *fixed))
@@ -38,12 +39,12 @@ def load(tx: Tx, table: Table, columns: Sequence[str], rows: Iterable[tuple[Any,
     else:
         mark = "?" if tx.connection.dialect.name == "sqlite" else "%s"
         marks = ", ".join([mark] * (len(columns) + len(fixed)))
-        statement = f"INSERT INTO {table.name} ({names}) VALUES ({marks})"  # noqa: S608 (names of our own tables)
+        statement = f"INSERT INTO {table.name} ({names}) VALUES ({marks})"
         while chunk := list(itertools.islice(complete, _CHUNK)):
             cursor.executemany(statement, chunk)
     cursor.close()
     if tx.connection.dialect.name == "postgresql" and "id" in table.c:
-        greatest = f"(SELECT max(id) FROM {table.name})"  # noqa: S608 (as above)
+        greatest = f"(SELECT max(id) FROM {table.name})"
         tx.execute(text(f"SELECT setval(pg_get_serial_sequence('{table.name}', 'id'), {greatest})"))
 
 

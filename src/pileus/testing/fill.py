@@ -1,4 +1,4 @@
-"""Whole consistent clouds of any size, by bulk insert: what benches of full clouds stand on. The same seed, the same rows.
+"""Whole consistent clouds of any size, by bulk insert: what benches of full clouds stand on. Rows follow from the seed.
 
 Every sum holds: counts of accounts and domains, capacity of hosts and pools, one life per running guest, one address
 per card. Running guests have statistics. Nothing is on any host: no agent answers for what is made here.
@@ -140,8 +140,10 @@ class _Filling:
             domain,
             columns,
             (
-                (first + n, self.uuid(domain, n), f"org-{first + n}", ROOT_DOMAIN, f"/org-{first + n}/", 1)
-                + (self.before(),)
+                (
+                    *(first + n, self.uuid(domain, n), f"org-{first + n}", ROOT_DOMAIN, f"/org-{first + n}/", 1),
+                    *(self.before(),),
+                )
                 for n in range(self.shape.domains)
             ),
         )
@@ -155,19 +157,29 @@ class _Filling:
             account,
             columns,
             (
-                (first + n, self.uuid(account, n), f"tenant-{first + n}", int(AccountType.USER), self.domain_of(n))
-                + (self.before(),)
+                (
+                    *(
+                        first + n,
+                        self.uuid(account, n),
+                        f"tenant-{first + n}",
+                        int(AccountType.USER),
+                        self.domain_of(n),
+                    ),
+                    *(self.before(),),
+                )
                 for n in many
             ),
         )
-        columns = ("id", "uuid", "account_id", "domain_id", "username", "firstname", "lastname", "email", "created_at")
+        of_users = ("id", "uuid", "account_id", "domain_id", "username", "firstname", "lastname", "email", "created_at")
         load(
             self.tx,
             users,
-            columns,
+            of_users,
             (
-                (people + n, self.uuid(users, n), first + n, self.domain_of(n), f"user-{first + n}")
-                + ("Some", "Body", f"user-{n}@example.org", self.before())
+                (
+                    *(people + n, self.uuid(users, n), first + n, self.domain_of(n), f"user-{first + n}"),
+                    *("Some", "Body", f"user-{n}@example.org", self.before()),
+                )
                 for n in many
             ),
         )
@@ -185,8 +197,10 @@ class _Filling:
             pod,
             ("id", "uuid", "zone_id", "name", "gateway", "netmask", "start_ip", "end_ip", "created_at"),
             (
-                (pods + n, self.uuid(pod, n), zone, f"row-{pods + n}", "172.16.0.1", "255.255.0.0")
-                + ("172.16.0.2", "172.16.0.250", now)
+                (
+                    *(pods + n, self.uuid(pod, n), zone, f"row-{pods + n}", "172.16.0.1", "255.255.0.0"),
+                    *("172.16.0.2", "172.16.0.250", now),
+                )
                 for n in range(-(-clusters // CLUSTERS_IN_POD))
             ),
         )
@@ -202,25 +216,51 @@ class _Filling:
         load(
             self.tx,
             storage_pool,
-            ("id", "uuid", "name", "kind", "zone_id", "pod_id", "cluster_id", "path", "state")
-            + ("capacity_bytes", "available_bytes", "allocatable_bytes", "created_at"),
             (
-                (self.first[storage_pool] + n, self.uuid(storage_pool, n), f"store-{n}")
-                + (str(PoolKind.SHARED_MOUNT_POINT), zone, in_pod[n], self.first[cluster] + n, f"/primary/store-{n}")
-                + (str(PoolState.UP), _POOL_BYTES, _POOL_BYTES, _POOL_BYTES, now)
+                *("id", "uuid", "name", "kind", "zone_id", "pod_id", "cluster_id", "path", "state"),
+                *("capacity_bytes", "available_bytes", "allocatable_bytes", "created_at"),
+            ),
+            (
+                (
+                    *(self.first[storage_pool] + n, self.uuid(storage_pool, n), f"store-{n}"),
+                    *(
+                        str(PoolKind.SHARED_MOUNT_POINT),
+                        zone,
+                        in_pod[n],
+                        self.first[cluster] + n,
+                        f"/primary/store-{n}",
+                    ),
+                    *(str(PoolState.UP), _POOL_BYTES, _POOL_BYTES, _POOL_BYTES, now),
+                )
                 for n in range(clusters)
             ),
         )
         load(
             self.tx,
             host,
-            ("id", "uuid", "name", "kind", "state", "zone_id", "pod_id", "cluster_id", "hypervisor", "url", "address")
-            + ("version", "capabilities", "cpus", "cpu_mhz", "memory_bytes", "heard_at", "created_at"),
             (
-                (self.first[host] + n, self.uuid(host, n), f"node-{self.first[host] + n}", str(HostKind.ROUTING))
-                + (str(HostState.UP), zone, in_pod[n // HOSTS_IN_CLUSTER], in_cluster[n], kind)
-                + (f"http://node-{n}", f"172.16.{n >> 8 & 255}.{n & 255}", "1", "hvm")
-                + (HOST_CPUS, HOST_MHZ, HOST_MIB << 20, now, self.before())
+                *(
+                    "id",
+                    "uuid",
+                    "name",
+                    "kind",
+                    "state",
+                    "zone_id",
+                    "pod_id",
+                    "cluster_id",
+                    "hypervisor",
+                    "url",
+                    "address",
+                ),
+                *("version", "capabilities", "cpus", "cpu_mhz", "memory_bytes", "heard_at", "created_at"),
+            ),
+            (
+                (
+                    *(self.first[host] + n, self.uuid(host, n), f"node-{self.first[host] + n}", str(HostKind.ROUTING)),
+                    *(str(HostState.UP), zone, in_pod[n // HOSTS_IN_CLUSTER], in_cluster[n], kind),
+                    *(f"http://node-{n}", f"172.16.{n >> 8 & 255}.{n & 255}", "1", "hvm"),
+                    *(HOST_CPUS, HOST_MHZ, HOST_MIB << 20, now, self.before()),
+                )
                 for n in range(hosts)
             ),
         )
@@ -248,14 +288,18 @@ class _Filling:
         load(
             self.tx,
             network,
-            ("id", "uuid", "name", "display_text", "zone_id", "offering_id", "account_id", "domain_id", "state")
-            + ("traffic_type", "guest_ip_type", "isolation", "vnet", "cidr", "gateway", "network_domain")
-            + ("is_default", "created_at"),
             (
-                (first + n, self.uuid(network, n), f"network-{n}", f"network {n}", self.cloud.zone, offering)
-                + (*self.owner(n), str(NetworkState.IMPLEMENTED), str(Traffic.GUEST), str(GuestIpType.VIRTUAL))
-                + (str(Isolation.VXLAN), FIRST_VNET + n, "10.1.0.0/16", "10.1.0.1", f"n{n}.internal", 1)
-                + (self.before(),)
+                *("id", "uuid", "name", "display_text", "zone_id", "offering_id", "account_id", "domain_id", "state"),
+                *("traffic_type", "guest_ip_type", "isolation", "vnet", "cidr", "gateway", "network_domain"),
+                *("is_default", "created_at"),
+            ),
+            (
+                (
+                    *(first + n, self.uuid(network, n), f"network-{n}", f"network {n}", self.cloud.zone, offering),
+                    *(*self.owner(n), str(NetworkState.IMPLEMENTED), str(Traffic.GUEST), str(GuestIpType.VIRTUAL)),
+                    *(str(Isolation.VXLAN), FIRST_VNET + n, "10.1.0.0/16", "10.1.0.1", f"n{n}.internal", 1),
+                    *(self.before(),),
+                )
                 for n in many
             ),
         )
@@ -281,16 +325,20 @@ class _Filling:
         load(
             self.tx,
             vm,
-            ("id", "uuid", "kind", "instance_name", "name", "display_name", "name_key", "account_id", "domain_id")
-            + ("zone_id", "state", "service_offering_id", "template_id", "os_type_id", "hypervisor", "host_id")
-            + ("pod_id", "vnc_password", "epoch", "live", "created_at", "removed_at"),
+            (
+                *("id", "uuid", "kind", "instance_name", "name", "display_name", "name_key", "account_id", "domain_id"),
+                *("zone_id", "state", "service_offering_id", "template_id", "os_type_id", "hypervisor", "host_id"),
+                *("pod_id", "vnc_password", "epoch", "live", "created_at", "removed_at"),
+            ),
             self._guest_rows(live + gone, running),
         )
         load(
             self.tx,
             nic,
-            ("id", "uuid", "vm_id", "network_id", "mac", "ip", "netmask", "gateway", "device_id", "generation")
-            + ("live", "created_at", "removed_at"),
+            (
+                *("id", "uuid", "vm_id", "network_id", "mac", "ip", "netmask", "gateway", "device_id", "generation"),
+                *("live", "created_at", "removed_at"),
+            ),
             self._cards(live + gone),
         )
         mhz, mib = int(self.offering["cpus"] * self.offering["cpu_mhz"]), int(self.offering["ram_mib"])
@@ -336,11 +384,13 @@ class _Filling:
             state = VmState.RUNNING if runs else VmState.STOPPED if live else VmState.EXPUNGING
             created = self.before()
             yield (
-                (vm_id, self.uuid(vm, n), str(VmKind.USER), f"i-{owner[0]}-{vm_id}-VM", name, name)
-                + (f"n{self.network_of(n)}.internal/{name}" if live else None, *owner)
-                + (zone, str(state), *made_of)
-                + (host_id if runs else None, pod_id if runs else None, "secret", int(runs))
-                + ((1, created, None) if live else (None, created, self.tx.now))
+                (
+                    *(vm_id, self.uuid(vm, n), str(VmKind.USER), f"i-{owner[0]}-{vm_id}-VM", name, name),
+                    *(f"n{self.network_of(n)}.internal/{name}" if live else None, *owner),
+                    *(zone, str(state), *made_of),
+                    *(host_id if runs else None, pod_id if runs else None, "secret", int(runs)),
+                    *((1, created, None) if live else (None, created, self.tx.now)),
+                )
             )
 
     def _cards(self, total: int) -> Iterator[tuple[Any, ...]]:
@@ -350,9 +400,11 @@ class _Filling:
             number = n // self.shape.networks + 2
             ip = f"10.1.{number >> 8}.{number & 255}" if live else None
             yield (
-                (first + n, self.uuid(nic, n), self.first[vm] + n, networks + self.network_of(n))
-                + (mac_of(first + n) if live else None, ip, "255.255.0.0", "10.1.0.1", 0, 1)
-                + ((1, self.tx.now, None) if live else (None, self.tx.now, self.tx.now))
+                (
+                    *(first + n, self.uuid(nic, n), self.first[vm] + n, networks + self.network_of(n)),
+                    *(mac_of(first + n) if live else None, ip, "255.255.0.0", "10.1.0.1", 0, 1),
+                    *((1, self.tx.now, None) if live else (None, self.tx.now, self.tx.now)),
+                )
             )
 
     def _volumes(self) -> None:
@@ -360,8 +412,10 @@ class _Filling:
         load(
             self.tx,
             volume,
-            ("id", "uuid", "name", "kind", "state", "account_id", "domain_id", "zone_id", "vm_id", "device_id")
-            + ("pool_id", "path", "size_bytes", "template_id", "service_offering_id", "attached_at", "created_at"),
+            (
+                *("id", "uuid", "name", "kind", "state", "account_id", "domain_id", "zone_id", "vm_id", "device_id"),
+                *("pool_id", "path", "size_bytes", "template_id", "service_offering_id", "attached_at", "created_at"),
+            ),
             self._volume_rows(live),
         )
         for pool_id, size in self.taken.items():
@@ -380,11 +434,13 @@ class _Filling:
             root = device == 0
             created = self.before()
             yield (
-                (first + n, uuid, f"{'ROOT' if root else 'DATA'}-{vm_id}")
-                + (str(VolumeKind.ROOT if root else VolumeKind.DATADISK), str(VolumeState.READY))
-                + (account_id, domain_id, self.cloud.zone, vm_id, device, pool_id, uuid, size)
-                + ((self.cloud.template, self.cloud.offering) if root else (None, None))
-                + (created, created)
+                (
+                    *(first + n, uuid, f"{'ROOT' if root else 'DATA'}-{vm_id}"),
+                    *(str(VolumeKind.ROOT if root else VolumeKind.DATADISK), str(VolumeState.READY)),
+                    *(account_id, domain_id, self.cloud.zone, vm_id, device, pool_id, uuid, size),
+                    *((self.cloud.template, self.cloud.offering) if root else (None, None)),
+                    *(created, created),
+                )
             )
 
     # ---- sums
@@ -433,8 +489,10 @@ class _Filling:
             event,
             ("id", "uuid", "type", "level", "state", "description", "account_id", "domain_id", "user_id", "created_at"),
             (
-                (first + n, self.uuid(event, n), "VM.CREATE", "INFO", "Completed", f"created vm-{n}")
-                + (*self.owner(n), self.first[users] + n % self.shape.accounts, self.before())
+                (
+                    *(first + n, self.uuid(event, n), "VM.CREATE", "INFO", "Completed", f"created vm-{n}"),
+                    *(*self.owner(n), self.first[users] + n % self.shape.accounts, self.before()),
+                )
                 for n in range(self.shape.events)
             ),
         )

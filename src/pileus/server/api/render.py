@@ -4,6 +4,7 @@ import re
 import time
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, replace
+from functools import lru_cache
 from types import MappingProxyType
 from typing import Any
 
@@ -59,11 +60,13 @@ def inner(response: type[Response], result: Result, pending: Mapping[str, str] =
 
 def fields(response: type[Response], view: View) -> dict[str, Any]:
     """One object by its wire names."""
-    rendered: dict[str, Any] = {}
-    for name, wire, convert in _table(response):
-        value = view.get(name)
+    plain, converted = _table(response)
+    get = view.get
+    rendered = {wire: value for name, wire in plain if (value := get(name)) is not None}
+    for name, wire, convert in converted:
+        value = get(name)
         if value is not None:
-            rendered[wire] = value if convert is None else convert(value)
+            rendered[wire] = convert(value)
     return rendered
 
 
@@ -77,7 +80,13 @@ def _with_job(rendered: dict[str, Any], pending: Mapping[str, str]) -> dict[str,
 
 def date(ms: int) -> str:
     """An instant as the API writes it: UTC, whole seconds, `+0000`."""
-    return time.strftime("%Y-%m-%dT%H:%M:%S+0000", time.gmtime(ms // 1000))
+    days, seconds = divmod(ms // 1000, 86_400)
+    return f"{_day(days)}T{seconds // 3600:02}:{seconds // 60 % 60:02}:{seconds % 60:02}+0000"
+
+
+@lru_cache(4096)
+def _day(days: int) -> str:
+    return time.strftime("%Y-%m-%d", time.gmtime(days * 86_400))
 
 
 def envelope(name: str, body: Body, *, as_json: bool, status: int = 200) -> Answer:
@@ -93,13 +102,19 @@ def envelope(name: str, body: Body, *, as_json: bool, status: int = 200) -> Answ
 Convert = Callable[[Any], Any]
 
 
-_tables: dict[Any, tuple[tuple[str, str, Convert | None], ...]] = {}
+_Table = tuple[tuple[tuple[str, str], ...], tuple[tuple[str, str, Convert], ...]]
+_tables: dict[Any, _Table] = {}
 
 
-def _table(response: type[Response]) -> tuple[tuple[str, str, Convert | None], ...]:
+def _table(response: type[Response]) -> _Table:
+    """Fields that are told as they are, and those that are not."""
     known = _tables.get(response)
     if known is None:
-        known = tuple((field.name, field.wire, _converter(field.wire_type, field.nested)) for field in response.fields)
+        all_fields = [(field.name, field.wire, _converter(field.wire_type, field.nested)) for field in response.fields]
+        known = (
+            tuple((name, wire) for name, wire, convert in all_fields if convert is None),
+            tuple((name, wire, convert) for name, wire, convert in all_fields if convert is not None),
+        )
         _tables[response] = known
     return known
 

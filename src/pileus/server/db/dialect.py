@@ -1,8 +1,10 @@
 """What PostgreSQL and MySQL/MariaDB are told at each connection, so that they behave alike whatever their settings."""
 
+import json
+from collections.abc import Collection
 from typing import Any
 
-from sqlalchemy import URL, Connection, Table, func, select
+from sqlalchemy import ARRAY, URL, BigInteger, Column, ColumnElement, Connection, Table, any_, bindparam, func, select
 
 MYSQL = ("mysql", "mariadb")
 
@@ -48,6 +50,26 @@ def pass_given_keys(connection: Connection, table: Table) -> None:
     if connection.dialect.name == "postgresql":
         last = select(func.max(table.c.id)).scalar_subquery()
         connection.execute(select(func.setval(func.pg_get_serial_sequence(table.name, "id"), last)))
+
+
+def among(column: Column[Any], dialect: str, name: str = "keys") -> ColumnElement[bool]:
+    """Condition that a column is one of the values of parameter `name`, which `as_parameter` writes.
+
+    One parameter however many values, where the database can: the text of the statement stays the same, and neither
+    side takes it apart again for every length.
+    """
+    if dialect == "sqlite":
+        values = func.json_each(bindparam(name)).table_valued("value")
+        return column.in_(select(values.c.value))
+    if dialect == "postgresql":
+        kind = BigInteger() if isinstance(column.type, BigInteger) else column.type
+        return column == any_(bindparam(name, type_=ARRAY(kind)))
+    return column.in_(bindparam(name, expanding=True))
+
+
+def as_parameter(values: Collection[Any], dialect: str) -> Any:
+    """Values for the parameter of `among`."""
+    return json.dumps(list(values)) if dialect == "sqlite" else list(values)
 
 
 def is_broken(connection: Connection) -> bool:

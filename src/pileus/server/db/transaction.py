@@ -54,7 +54,7 @@ class Tx:
 
     def all(self, statement: Executable) -> list[RowMapping]:
         """All rows."""
-        return list(self.connection.execute(statement).mappings())
+        return list(self.connection.execute(statement).mappings().all())
 
     def scalar(self, statement: Executable) -> Any:
         """First column of the first row, or None."""

@@ -84,9 +84,7 @@ def revoke(tx: Tx, host_id: int) -> None:
         .values(revoked_at=tx.now)
     )
     tx.execute(
-        update(enrolment_token)
-        .where(enrolment_token.c.host_id == host_id)
-        .values(used_at=tx.now, key_sha256=None)
+        update(enrolment_token).where(enrolment_token.c.host_id == host_id).values(used_at=tx.now, key_sha256=None)
     )
     tx.after_commit(lambda: announce_removed(host_id))
 

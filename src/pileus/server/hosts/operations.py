@@ -130,9 +130,7 @@ def waiting(tx: Tx, host_ids: Iterable[int]) -> list[Waiting]:
         .where(host_operation.c.pending == 1, host_operation.c.host_id.in_(list(host_ids)))
         .order_by(host_operation.c.id)
     )
-    return [
-        Waiting(row["operation_id"], row["host_id"], row["queue"], _operations.decode(row["body"])) for row in rows
-    ]
+    return [Waiting(row["operation_id"], row["host_id"], row["queue"], _operations.decode(row["body"])) for row in rows]
 
 
 def hosts_with_waiting(tx: Tx, host_ids: Iterable[int]) -> list[int]:

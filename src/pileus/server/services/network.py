@@ -47,9 +47,7 @@ class Subnet:
     end_ip: str | None = None
 
 
-def for_deploy(
-    tx: Tx, caller: Caller, owner: Owner, zone_id: int, network_ids: Sequence[int] | None
-) -> list[int]:
+def for_deploy(tx: Tx, caller: Caller, owner: Owner, zone_id: int, network_ids: Sequence[int] | None) -> list[int]:
     """The networks of a new guest of `owner`, the default one first.
 
     Without `network_ids`: the account's own virtual network (made on demand) or, where the virtual network is

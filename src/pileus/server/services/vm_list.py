@@ -1,13 +1,11 @@
 """Guests as the API shows them: one page of rows, then one lookup per related table, however long the page is."""
 
-from collections.abc import Collection
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from typing import Any
-
-from sqlalchemy import RowMapping
 
 from pileus.server.auth.visibility import scope
 from pileus.server.db.queries import vm as vms
-from pileus.server.db.queries.page import grouped, related
+from pileus.server.db.queries.page import AnyRow, Lookup
 from pileus.server.db.tables.account import account, domain
 from pileus.server.db.tables.host import host
 from pileus.server.db.tables.network import network, nic
@@ -95,38 +93,80 @@ def list_page(
 
 def view(tx: Tx, caller: Caller, vm_id: int) -> dict[str, Any]:
     """One guest, as lists show it; also one that is gone already, for the result of the job that removed it."""
-    return views(tx, caller, [vms.by_id(tx, vm_id)])[0]
+    return views(tx, caller, [vms.shown(tx, vm_id)])[0]
 
 
-def views(tx: Tx, caller: Caller, rows: list[RowMapping]) -> list[dict[str, Any]]:
-    """Many guests, in a fixed number of queries."""
-    ids = [row["id"] for row in rows]
-    cards = _cards(tx, ids)
-    around = _Around(
-        accounts=related(tx, account, (row["account_id"] for row in rows)),
-        domains=related(tx, domain, (row["domain_id"] for row in rows)),
-        zones=related(tx, zone, (row["zone_id"] for row in rows)),
-        hosts=related(tx, host, (row["host_id"] for row in rows)),
-        offerings=related(tx, service_offering, (row["service_offering_id"] for row in rows)),
-        templates=related(tx, template, (row["template_id"] for row in rows)),
-        os_types=related(tx, os_type, (row["os_type_id"] for row in rows)),
-        networks=related(tx, network, (card["network_id"] for found in cards.values() for card in found)),
-        groups=related(tx, instance_group, (row["group_id"] for row in rows)),
-        stats=related(tx, vm_stats, ids, key=vm_stats.c.vm_id),
-    )
-    return [_view(row, cards[row["id"]], around, inner=caller.is_admin) for row in rows]
+_accounts = Lookup(account, "name")
+_domains = Lookup(domain, "uuid", "name")
+_zones = Lookup(zone, "uuid", "name")
+_hosts = Lookup(host, "uuid", "name")
+_offerings = Lookup(service_offering, "uuid", "name", "cpus", "cpu_mhz", "ram_mib")
+_templates = Lookup(template, "uuid", "name", "display_text")
+_os_types = Lookup(os_type, "uuid", "name")
+_networks = Lookup(network, "uuid", "name", "guest_ip_type", "vnet", "isolation")
+_groups = Lookup(instance_group, "name", "uuid")
+_stats = Lookup(vm_stats, "cpu_used", "received_bytes", "sent_bytes", key="vm_id")
+_cards = Lookup(
+    nic,
+    *("uuid", "network_id", "netmask", "gateway", "ip", "mac", "is_default", "device_id", "traffic_type"),
+    key="vm_id",
+    where=(nic.c.live == 1,),
+)
+
+_SAME = {"root_device_id": 0, "root_device_type": "ROOT", "security_group": [], "tags": [], "affinity_group": []}
+"""What is said of every guest alike."""
+
+Parts = Mapping[Any, Mapping[str, Any]]
+"""What the rows of a related table add to a view, by key; the same part goes into every view that needs it."""
 
 
-class _Around:
-    """The related rows of a page, by key."""
-
-    def __init__(self, **tables: dict[int, RowMapping]) -> None:
-        self.tables = tables
-
-    def get(self, table: str, key: int | None, column: str) -> Any:
-        """A column of a related row, or None."""
-        row = self.tables[table].get(key or 0)
-        return None if row is None else row[column]
+def views(tx: Tx, caller: Caller, rows: Sequence[AnyRow]) -> list[dict[str, Any]]:
+    """Many guests (rows of `vms.SHOWN`), in a fixed number of queries."""
+    inner = caller.is_admin
+    cards = _cards.grouped(tx, (row.id for row in rows))
+    networks = _network_parts(tx, cards, inner=inner)
+    accounts = _parts(tx, _accounts, (row.account_id for row in rows), "account")
+    domains = _parts(tx, _domains, (row.domain_id for row in rows), "domain_id", "domain")
+    zones = _parts(tx, _zones, (row.zone_id for row in rows), "zone_id", "zone_name")
+    groups = _parts(tx, _groups, (row.group_id for row in rows), "group", "group_id")
+    hosts = _parts(tx, _hosts, (row.host_id for row in rows), "host_id", "host_name") if inner else {}
+    os_types = _parts(tx, _os_types, (row.os_type_id for row in rows), "guest_os_id", "os_display_name")
+    sizes = ("service_offering_id", "service_offering_name", "cpu_number", "cpu_speed", "memory")
+    offerings = _parts(tx, _offerings, (row.service_offering_id for row in rows), *sizes)
+    names = ("template_id", "template_name", "template_display_text")
+    templates = _parts(tx, _templates, (row.template_id for row in rows), *names)
+    loads = _load_parts(tx, [row.id for row in rows if row.state == VmState.RUNNING])
+    found = []
+    nothing: Mapping[str, Any] = {}
+    for row in rows:
+        (vm_id, uuid, instance_name, name, display_name, account_id, domain_id, zone_id, state) = row[:9]
+        (offering_id, template_id, os_type_id, hypervisor, host_id, group_id, key_pair) = row[9:16]
+        (ha, password_enabled, created_at) = row[16:19]
+        view = {
+            "id": uuid,
+            "name": name,
+            "display_name": display_name,
+            "created": created_at,
+            "state": state,
+            "ha_enable": bool(ha),
+            "key_pair": key_pair,
+            "password_enabled": bool(password_enabled),
+            "hypervisor": hypervisor,
+            **accounts[account_id],
+            **domains[domain_id],
+            **zones[zone_id],
+            **offerings[offering_id],
+            **templates.get(template_id, nothing),
+            **os_types.get(os_type_id, nothing),
+            **groups.get(group_id, nothing),
+            **loads.get(vm_id, nothing),
+            **_SAME,
+            **_nics(cards.get(vm_id, ()), networks),
+        }
+        if inner:
+            view |= {"instance_name": instance_name, **hosts.get(host_id, nothing)}
+        found.append(view)
+    return found
 
 
 def _state(text: str | None) -> str | None:
@@ -138,89 +178,56 @@ def _state(text: str | None) -> str | None:
     raise ParameterError(f"state must be one of {', '.join(VmState)}, {PRESENT}; got {text!r}", parameter="state")
 
 
-def _cards(tx: Tx, vm_ids: list[int]) -> dict[int, list[RowMapping]]:
-    found = grouped(tx, nic, vm_ids, nic.c.vm_id)
+def _parts(tx: Tx, lookup: Lookup, keys: Iterable[int | None], *names: str) -> Parts:
+    return {key: dict(zip(names, row, strict=True)) for key, *row in lookup.rows(tx, keys)}
+
+
+def _load_parts(tx: Tx, running: list[int]) -> Parts:
     return {
-        vm_id: sorted((card for card in cards if card["live"] == 1), key=lambda card: card["device_id"])
-        for vm_id, cards in found.items()
-    }
-
-
-def _view(row: RowMapping, cards: list[RowMapping], around: _Around, *, inner: bool) -> dict[str, Any]:
-    default = next((card for card in cards if card["is_default"]), cards[0] if cards else None)
-    kind = around.get("networks", default["network_id"], "guest_ip_type") if default is not None else None
-    found = {
-        "id": row["uuid"],
-        "name": row["name"],
-        "display_name": row["display_name"],
-        "account": around.get("accounts", row["account_id"], "name"),
-        "domain_id": around.get("domains", row["domain_id"], "uuid"),
-        "domain": around.get("domains", row["domain_id"], "name"),
-        "created": row["created_at"],
-        "state": row["state"],
-        "ha_enable": bool(row["ha"]),
-        "group": around.get("groups", row["group_id"], "name"),
-        "group_id": around.get("groups", row["group_id"], "uuid"),
-        "key_pair": row["key_pair"],
-        "zone_id": around.get("zones", row["zone_id"], "uuid"),
-        "zone_name": around.get("zones", row["zone_id"], "name"),
-        "template_id": around.get("templates", row["template_id"], "uuid"),
-        "template_name": around.get("templates", row["template_id"], "name"),
-        "template_display_text": around.get("templates", row["template_id"], "display_text"),
-        "password_enabled": bool(row["password_enabled"]),
-        "service_offering_id": around.get("offerings", row["service_offering_id"], "uuid"),
-        "service_offering_name": around.get("offerings", row["service_offering_id"], "name"),
-        "cpu_number": around.get("offerings", row["service_offering_id"], "cpus"),
-        "cpu_speed": around.get("offerings", row["service_offering_id"], "cpu_mhz"),
-        "memory": around.get("offerings", row["service_offering_id"], "ram_mib"),
-        "guest_os_id": around.get("os_types", row["os_type_id"], "uuid"),
-        "os_display_name": around.get("os_types", row["os_type_id"], "name"),
-        "root_device_id": 0,
-        "root_device_type": "ROOT",
-        "security_group": [],
-        "tags": [],
-        "affinity_group": [],
-        "nic": [_nic(card, around, inner=inner) for card in cards],
-        "ip_address": default["ip"] if default is not None else None,
-        "for_virtual_network": kind == GuestIpType.VIRTUAL if kind is not None else None,
-        "hypervisor": row["hypervisor"],
-    }
-    found |= _load(row, around)
-    if inner:
-        found |= {
-            "instance_name": row["instance_name"],
-            "host_id": around.get("hosts", row["host_id"], "uuid"),
-            "host_name": around.get("hosts", row["host_id"], "name"),
+        vm_id: {
+            "cpu_used": f"{cpu_used:.2f}%",
+            "network_kbs_read": received_bytes // 1024,
+            "network_kbs_write": sent_bytes // 1024,
         }
-    return found
-
-
-def _load(row: RowMapping, around: _Around) -> dict[str, Any]:
-    if row["state"] != VmState.RUNNING or around.get("stats", row["id"], "vm_id") is None:
-        return {}
-    return {
-        "cpu_used": f"{around.get('stats', row['id'], 'cpu_used'):.2f}%",
-        "network_kbs_read": around.get("stats", row["id"], "received_bytes") // 1024,
-        "network_kbs_write": around.get("stats", row["id"], "sent_bytes") // 1024,
+        for vm_id, cpu_used, received_bytes, sent_bytes in _stats.rows(tx, running)
     }
 
 
-def _nic(card: RowMapping, around: _Around, *, inner: bool) -> dict[str, Any]:
-    found = {
-        "id": card["uuid"],
-        "network_id": around.get("networks", card["network_id"], "uuid"),
-        "network_name": around.get("networks", card["network_id"], "name"),
-        "netmask": card["netmask"],
-        "gateway": card["gateway"],
-        "ip_address": card["ip"],
-        "mac_address": card["mac"],
-        "is_default": bool(card["is_default"]),
-        "device_id": str(card["device_id"]),
-        "traffic_type": card["traffic_type"],
-        "type": around.get("networks", card["network_id"], "guest_ip_type"),
-    }
-    vnet = around.get("networks", card["network_id"], "vnet")
-    if inner and vnet is not None:
-        uri = f"{around.get('networks', card['network_id'], 'isolation')}://{vnet}"
-        found |= {"isolation_uri": uri, "broadcast_uri": uri}
+def _network_parts(tx: Tx, cards: Mapping[int, Sequence[AnyRow]], *, inner: bool) -> Parts:
+    found = {}
+    used = {card.network_id for each in cards.values() for card in each}
+    for key, uuid, name, kind, vnet, isolation in _networks.rows(tx, used):
+        part = {"network_id": uuid, "network_name": name, "type": kind}
+        if inner and vnet is not None:
+            uri = f"{isolation}://{vnet}"
+            part |= {"isolation_uri": uri, "broadcast_uri": uri}
+        found[key] = part
     return found
+
+
+def _nics(cards: Sequence[AnyRow], networks: Parts) -> dict[str, Any]:
+    """The cards in order of their devices, and what the default one says of the guest."""
+    if not cards:
+        return {"nic": []}
+    if len(cards) > 1:
+        cards = sorted(cards, key=lambda card: int(card.device_id))
+    shown = []
+    first: dict[str, Any] | None = None
+    for _, uuid, network_id, netmask, gateway, ip, mac, is_default, device_id, traffic_type in cards:
+        card = {
+            "id": uuid,
+            "netmask": netmask,
+            "gateway": gateway,
+            "ip_address": ip,
+            "mac_address": mac,
+            "is_default": bool(is_default),
+            "device_id": str(device_id),
+            "traffic_type": traffic_type,
+            **networks[network_id],
+        }
+        shown.append(card)
+        if is_default and first is None:
+            first = card
+    first = first or shown[0]
+    virtual = first["type"] == GuestIpType.VIRTUAL if first["type"] is not None else None
+    return {"nic": shown, "ip_address": first["ip_address"], "for_virtual_network": virtual}

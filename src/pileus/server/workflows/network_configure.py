@@ -117,9 +117,7 @@ def _ask(ctx: StepContext, router: Router, life: Life, order: ConfigureRouter) -
 
 
 def _applied(tx: Tx, network: int, generation: int, facts: RouterFacts) -> None:
-    _settle(
-        tx, network, generation, applied=max(generation, facts.generation), applied_fingerprint=facts.fingerprint
-    )
+    _settle(tx, network, generation, applied=max(generation, facts.generation), applied_fingerprint=facts.fingerprint)
     wake(tx, f"network:{network}")
     trigger(tx, virtual_router.RECONCILER)
 

@@ -129,9 +129,7 @@ def unhalt(ctx: StepContext, network: int) -> None:
     router = routers.of_network(ctx.tx, network)
     if router is None or router.life is None or router.state is not VmState.STOPPING:
         return
-    make_sure(
-        ctx, router.life.host_id, StopRouter(router.name, router.uuid, router.life.epoch), queue=router.queue
-    )
+    make_sure(ctx, router.life.host_id, StopRouter(router.name, router.uuid, router.life.epoch), queue=router.queue)
     end_life(ctx.tx, router, router.life.epoch)
 
 

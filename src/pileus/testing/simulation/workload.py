@@ -360,9 +360,7 @@ class Workload:
         return None if row is None or self.dice.random() < 0.5 else ("deleteHost", {"id": row["uuid"]})
 
     def _allocation(self, _person: Person) -> "Wanted":
-        row = self._any(
-            select(host).where(host.c.live == 1, host.c.kind == str(HostKind.ROUTING)).order_by(host.c.id)
-        )
+        row = self._any(select(host).where(host.c.live == 1, host.c.kind == str(HostKind.ROUTING)).order_by(host.c.id))
         if row is None:
             return None
         return "updateHost", {"id": row["uuid"], "allocationstate": self.dice.choice(("Enabled", "Disabled"))}

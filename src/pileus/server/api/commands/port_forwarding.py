@@ -77,9 +77,7 @@ class CreatePortForwardingRule(Params):
         )
 
 
-@command(
-    "deletePortForwardingRule", roles=EVERYONE, returns=SuccessResponse, job=True, emits=types.NET_RULEDELETE
-)
+@command("deletePortForwardingRule", roles=EVERYONE, returns=SuccessResponse, job=True, emits=types.NET_RULEDELETE)
 class DeletePortForwardingRule(Params):
     """Deletes a port forwarding rule."""
 

@@ -5,6 +5,7 @@ from typing import Any
 
 from sqlalchemy import ColumnElement, RowMapping, Select, Table, delete, func, insert, select, update
 
+from pileus.server.db.dialect import among, as_parameter
 from pileus.server.db.queries.page import page
 from pileus.server.db.tables.account import account
 from pileus.server.db.tables.network import network, public_ip
@@ -113,9 +114,9 @@ def guest_states(tx: Tx, account_ids: Collection[int]) -> dict[int, dict[str, in
     counts: dict[int, dict[str, int]] = {}
     found = (
         select(vm.c.account_id, vm.c.state, func.count().label("n"))
-        .where(vm.c.live == 1, vm.c.kind == "User", vm.c.account_id.in_(account_ids))
+        .where(vm.c.live == 1, vm.c.kind == "User", among(vm.c.account_id, tx.connection.dialect.name))
         .group_by(vm.c.account_id, vm.c.state)
     )
-    for row in tx.all(found):
-        counts.setdefault(int(row["account_id"]), {})[str(row["state"])] = int(row["n"])
+    for row in tx.execute(found, {"keys": as_parameter(account_ids, tx.connection.dialect.name)}):
+        counts.setdefault(int(row.account_id), {})[str(row.state)] = int(row.n)
     return counts

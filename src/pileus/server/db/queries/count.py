@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from sqlalchemy import ColumnElement, and_, insert, or_, select, update
 from sqlalchemy.exc import IntegrityError
 
+from pileus.server.db.dialect import among, as_parameter
 from pileus.server.db.tables.account import account, domain, resource_count
 from pileus.server.db.transaction import Tx
 from pileus.server.domain.account import UNLIMITED, Resource
@@ -94,11 +95,12 @@ def of(tx: Tx, owner: str, owner_id: int) -> dict[Resource, Count]:
 def of_many(tx: Tx, owner: str, owner_ids: list[int]) -> dict[int, dict[Resource, Count]]:
     """All counts of several owners, in one query."""
     found: dict[int, dict[Resource, Count]] = {}
-    for row in tx.all(
-        select(resource_count).where(resource_count.c.owner == owner, resource_count.c.owner_id.in_(owner_ids))
-    ):
-        by_resource = found.setdefault(int(row["owner_id"]), {})
-        by_resource[Resource(row["resource"])] = Count(int(row["used"]), int(row["maximum"]))
+    dialect = tx.connection.dialect.name
+    counts = select(
+        resource_count.c.owner_id, resource_count.c.resource, resource_count.c.used, resource_count.c.maximum
+    ).where(resource_count.c.owner == owner, among(resource_count.c.owner_id, dialect))
+    for row in tx.execute(counts, {"keys": as_parameter(owner_ids, dialect)}):
+        found.setdefault(int(row.owner_id), {})[Resource(row.resource)] = Count(int(row.used), int(row.maximum))
     return found
 
 

@@ -5,6 +5,7 @@ from typing import Any
 
 from sqlalchemy import ColumnElement, RowMapping, func, insert, select, update
 
+from pileus.server.db.dialect import among, as_parameter
 from pileus.server.db.queries.page import page
 from pileus.server.db.tables.account import account, domain
 from pileus.server.db.transaction import Tx
@@ -50,8 +51,9 @@ def list_page(tx: Tx, where: list[ColumnElement[bool]], *, offset: int, limit: i
 
 def parents_with_children(tx: Tx, domain_ids: Collection[int]) -> set[int]:
     """Those of the domains that have live domains below them."""
-    found = select(domain.c.parent_id).where(domain.c.live == 1, domain.c.parent_id.in_(domain_ids)).distinct()
-    return {int(i) for i in tx.execute(found).scalars()}
+    found = select(domain.c.parent_id).where(domain.c.live == 1, among(domain.c.parent_id, tx.connection.dialect.name))
+    keys = {"keys": as_parameter(domain_ids, tx.connection.dialect.name)}
+    return {int(i) for i in tx.execute(found.distinct(), keys).scalars()}
 
 
 def accounts_in(tx: Tx, domain_ids: Collection[int]) -> int:

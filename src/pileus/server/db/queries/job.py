@@ -4,6 +4,7 @@ from typing import Any
 
 from sqlalchemy import Column, ColumnElement, RowMapping, Table, select
 
+from pileus.server.db.dialect import among, as_parameter
 from pileus.server.db.queries.page import page
 from pileus.server.db.tables.account import account, users
 from pileus.server.db.tables.job import job
@@ -32,10 +33,12 @@ def pending_of(tx: Tx, names: tuple[str, ...], table: Table, uuids: list[str]) -
     found = (
         select(table.c.uuid.label("thing"), job.c.uuid.label("job"))
         .join(table, table.c.id == job.c.instance_id)
-        .where(is_open, job.c.instance_kind.in_(names), is_top_level, table.c.uuid.in_(uuids))
+        .where(is_open, job.c.instance_kind.in_(names), is_top_level)
+        .where(among(table.c.uuid, tx.connection.dialect.name))
         .order_by(job.c.id)
     )
-    return {str(row["thing"]): str(row["job"]) for row in tx.all(found)}
+    keys = {"keys": as_parameter(uuids, tx.connection.dialect.name)}
+    return {str(row.thing): str(row.job) for row in tx.execute(found, keys)}
 
 
 def owners(tx: Tx, account_ids: set[int], user_ids: set[int]) -> tuple[dict[int, str], dict[int, str]]:

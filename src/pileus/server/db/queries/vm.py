@@ -1,12 +1,12 @@
 """Guests as workflows and services see them, and the rows of a list page."""
 
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
 from sqlalchemy import ColumnElement, RowMapping, delete, func, insert, or_, select, update
 from sqlalchemy.exc import IntegrityError
 
-from pileus.server.db.queries.page import like, page
+from pileus.server.db.queries.page import AnyRow, like, page_of
 from pileus.server.db.tables.job import job
 from pileus.server.db.tables.network import guest_data, network, nic
 from pileus.server.db.tables.offering import service_offering
@@ -21,9 +21,28 @@ OUT_OF_SIGHT = (VmState.DESTROYED, VmState.EXPUNGING)
 """States in which a guest is shown to administrators only."""
 
 
+SHOWN = tuple(
+    vm.c[name]
+    for name in (
+        *("id", "uuid", "instance_name", "name", "display_name", "account_id", "domain_id", "zone_id", "state"),
+        *("service_offering_id", "template_id", "os_type_id", "hypervisor", "host_id", "group_id", "key_pair"),
+        *("ha", "password_enabled", "created_at"),
+    )
+)
+"""What lists show of a guest itself, in this order."""
+
+
 def by_id(tx: Tx, vm_id: int) -> RowMapping:
     """The VM, removed or not."""
     row = tx.one(select(vm).where(vm.c.id == vm_id))
+    if row is None:
+        raise LookupError(f"no virtual machine {vm_id}")
+    return row
+
+
+def shown(tx: Tx, vm_id: int) -> AnyRow:
+    """`SHOWN` of the VM, removed or not."""
+    row = tx.execute(select(*SHOWN).where(vm.c.id == vm_id)).one_or_none()
     if row is None:
         raise LookupError(f"no virtual machine {vm_id}")
     return row
@@ -146,8 +165,8 @@ def list_page(
     for_virtual_network: bool | None,
     offset: int,
     limit: int,
-) -> tuple[list[RowMapping], int]:
-    """One page of guests. `where` says whose; `state` may be "present" for all that are not destroyed."""
+) -> tuple[Sequence[AnyRow], int]:
+    """One page of guests, `SHOWN` of each; `where` says whose, `state` "present" means all that are not destroyed."""
     conditions: list[ColumnElement[bool]] = [vm.c.live == 1, vm.c.kind == str(VmKind.USER), *where]
     if vm_ids is not None:
         conditions.append(vm.c.id.in_(sorted(vm_ids)))
@@ -189,7 +208,7 @@ def list_page(
             volume.c.live == 1, volume.c.vm_id == vm.c.id, volume.c.pool_id == storage_id
         )
         conditions.append(on_pool.exists())
-    return page(tx, vm, conditions, offset=offset, limit=limit)
+    return page_of(tx, SHOWN, conditions, offset=offset, limit=limit)
 
 
 def _has_nic(*conditions: ColumnElement[bool]) -> ColumnElement[bool]:

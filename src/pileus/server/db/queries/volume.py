@@ -4,7 +4,7 @@ from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from sqlalchemy import ColumnElement, RowMapping, Select, or_, select, update
+from sqlalchemy import ColumnElement, RowMapping, Select, select, update
 
 from pileus.server.db.queries.page import like, page
 from pileus.server.db.tables.host import host, storage_pool, storage_pool_host
@@ -13,7 +13,6 @@ from pileus.server.db.tables.volume import volume
 from pileus.server.db.transaction import Tx
 from pileus.server.domain.host import HostState
 from pileus.server.domain.storage import VolumeKind, VolumeState
-from pileus.server.domain.vm import VmKind
 from pileus.wire.places import DiskSpec, PoolKind, PoolRef
 
 
@@ -141,13 +140,7 @@ def page_of_volumes(
 
     `pod_id` is that of the pool; `host_id` that of the machine's host.
     """
-    # By the machine of each volume: a set of all guests would grow with the cloud.
-    of_user = select(vm.c.id).where(vm.c.id == volume.c.vm_id, vm.c.kind == VmKind.USER).correlate(volume).exists()
-    where: list[ColumnElement[bool]] = [
-        volume.c.live == 1,
-        or_(volume.c.vm_id.is_(None), of_user),
-        *bounds,
-    ]
+    where: list[ColumnElement[bool]] = [volume.c.live == 1, volume.c.is_system == 0, *bounds]
     equal = {"name": name, "kind": kind, "zone_id": zone_id, "vm_id": vm_id, "pool_id": pool_id, "state": state}
     where += [volume.c[column] == wanted for column, wanted in equal.items() if wanted is not None]
     if volume_ids is not None:

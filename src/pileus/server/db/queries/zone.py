@@ -57,9 +57,7 @@ def users_of(tx: Tx, zone_id: int) -> dict[str, int]:
     counts = {
         name: int(
             tx.scalar(
-                select(func.count())
-                .select_from(t)
-                .where(t.c.live == 1, t.c.zone_id == zone_id, *besides.get(name, ()))
+                select(func.count()).select_from(t).where(t.c.live == 1, t.c.zone_id == zone_id, *besides.get(name, ()))
             )
         )
         for name, t in tables.items()

@@ -19,6 +19,7 @@ domain = Table(
     instant("created_at"),
     instant("removed_at", nullable=True),
     UniqueConstraint("parent_id", "name", "live"),
+    Index("ix_domain_live", "live", "id"),
 )
 """`path` is "/" for ROOT and "/a/b/" below it: a subtree is a prefix."""
 
@@ -38,6 +39,7 @@ account = Table(
     instant("created_at"),
     instant("removed_at", nullable=True),
     UniqueConstraint("domain_id", "name", "live"),
+    Index("ix_account_live", "live", "system", "id"),
     Index("ix_account_live_domain", "live", "domain_id", "id"),
 )
 

@@ -55,6 +55,7 @@ host = Table(
     instant("created_at"),
     instant("removed_at", nullable=True),
     UniqueConstraint("zone_id", "name", "live"),
+    Index("ix_host_live", "live", "id"),
     Index("ix_host_live_cluster", "live", "cluster_id", "id"),
     Index("ix_host_live_zone_kind", "live", "zone_id", "kind", "id"),
 )

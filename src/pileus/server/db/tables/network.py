@@ -47,6 +47,8 @@ network = Table(
     instant("created_at"),
     instant("idle_at", nullable=True),
     instant("removed_at", nullable=True),
+    Index("ix_network_live", "live", "is_system", "id"),
+    Index("ix_network_live_domain", "live", "domain_id", "id"),
     Index("ix_network_live_account", "live", "account_id", "id"),
     Index("ix_network_live_zone", "live", "zone_id", "id"),
     Index("ix_network_live_shared", "live", "is_shared", "domain_id"),

@@ -64,6 +64,11 @@ vm = Table(
     instant("created_at"),
     instant("destroyed_at", nullable=True),
     instant("removed_at", nullable=True),
+    Column("roll", BigInteger, nullable=True),
+    Index("ix_vm_live", "live", "kind", "id"),
+    Index("ix_vm_live_domain", "live", "kind", "domain_id", "id"),
+    Index("ix_vm_live_state", "live", "kind", "state", "id"),
+    Index("ix_vm_roll", "roll"),
     Index("ix_vm_live_account", "live", "kind", "account_id", "id"),
     Index("ix_vm_live_zone", "live", "kind", "zone_id", "id"),
     Index("ix_vm_live_host", "live", "host_id", "id"),
@@ -72,7 +77,8 @@ vm = Table(
 )
 """What the user asked for. `name_key` ("network domain/host name") is set while the host name is taken.
 `epoch` counts lives; `host_id` repeats the live incarnation's host for lists. `key_pair` names the SSH key pair it was
-deployed with; the public key itself is in `guest_data`."""
+deployed with; the public key itself is in `guest_data`. `roll` is the generation of the roll (`db.queries.roll`) in
+which it last began or ceased to be in some list."""
 
 vm_incarnation = Table(
     "vm_incarnation",

@@ -1,6 +1,6 @@
 """Volumes."""
 
-from sqlalchemy import BigInteger, Column, ForeignKey, Index, Integer, Table
+from sqlalchemy import BigInteger, Column, ForeignKey, Index, Integer, SmallInteger, Table
 
 from pileus.server.db.tables.column import Key, Name, Short, instant, key, live, metadata, uuid_column
 
@@ -26,12 +26,17 @@ volume = Table(
     Column("job_id", Key, nullable=True),
     Column("host_id", Key, nullable=True),
     instant("attached_at", nullable=True),
+    Column("is_system", SmallInteger, nullable=False, default=0, server_default="0"),
     live(),
     instant("created_at"),
     instant("removed_at", nullable=True),
+    Index("ix_volume_live", "live", "is_system", "id"),
+    Index("ix_volume_live_domain", "live", "is_system", "domain_id", "id"),
+    Index("ix_volume_live_zone", "live", "is_system", "zone_id", "id"),
     Index("ix_volume_live_account", "live", "account_id", "id"),
     Index("ix_volume_live_vm", "live", "vm_id"),
     Index("ix_volume_live_pool", "live", "pool_id"),
 )
 """`path` is the file name in the pool, chosen before the file is made; size is virtual. `job_id` is the job that makes
-or made the file, through `host_id`: its undo deletes what this job made and nothing older."""
+or made the file, through `host_id`: its undo deletes what this job made and nothing older. `is_system`: it is a disk of
+a system VM, which no list of volumes shows."""
