@@ -8,15 +8,15 @@ import random
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, TypeVar
 
-from sqlalchemy import RowMapping, func, select
+from sqlalchemy import RowMapping, Table, func, select
 
 from pileus.agent.backends.simulator import AnswerLost
 from pileus.server.alerts.standing import AlertType, raise_alert
 from pileus.server.db.tables.host import host, host_operation
 from pileus.server.db.tables.job import job, lease
-from pileus.server.db.transaction import Database, Tx
+from pileus.server.db.transaction import Tx
 from pileus.server.events import job_ended, job_failed
 from pileus.server.hosts import liveness, operations
 from pileus.server.hosts.operations import Waiting
@@ -31,6 +31,7 @@ from pileus.server.services import vm_sync
 from pileus.server.workflows.ask import answered
 from pileus.testing.clock import FakeClock
 from pileus.testing.simulation.chronicle import Chronicle
+from pileus.testing.simulation.memory import MemoryDatabase
 from pileus.testing.world import World
 from pileus.wire.messages import Answer, Happened, VmChange
 
@@ -44,8 +45,7 @@ UNPLAYED = frozenset({"capacity"})
 """Reconcilers that would repair what the invariants are to find."""
 
 
-_BY_DATABASE = frozenset({"_run_job", "_reconcile_due"})
-"""Ways that find what they do in the database alone."""
+T = TypeVar("T")
 
 
 class Crash(BaseException):
@@ -83,7 +83,9 @@ class LinedWorld(World):
     dice: random.Random
     chronicle: Chronicle
 
-    def __init__(self, db: Database, clock: FakeClock, *, like: World | None = None) -> None:
+    db: MemoryDatabase
+
+    def __init__(self, db: MemoryDatabase, clock: FakeClock, *, like: World | None = None) -> None:
         self.lines: dict[int, Line] = {}
         self.crash_in = 0
         """The server ends at the commit after so many others; 0 for never."""
@@ -95,9 +97,8 @@ class LinedWorld(World):
         """Probability that an order or answer comes twice."""
         self.given_up: set[str] = set()
         """UUIDs of hosts that were called Down at some time."""
-        self.commits = 0
-        self._found_nothing: dict[str, tuple[int, int]] = {}
-        self._lines_at = -1
+        self._idle_at = (-1, -1)
+        self._kept: dict[str, tuple[tuple[int, ...], Any]] = {}
         super().__init__(db, clock, like=like)
         self.hooks.on_end.append(job_ended)
         self.hooks.on_failed.append(job_failed)
@@ -114,20 +115,30 @@ class LinedWorld(World):
 
     def all_lines(self) -> list[Line]:
         """The lines of all hosts in use, by id."""
-        if self._lines_at == self.commits:
-            return list(self.lines.values())
-        self._lines_at = self.commits
-        with self.db.read() as tx:
-            rows = tx.all(select(host.c.id, host.c.uuid).where(host.c.live == 1).order_by(host.c.id))
-        for row in rows:
-            self.lines.setdefault(row["id"], Line(row["id"], row["uuid"]))
-        known = {row["id"] for row in rows}
+        known = self._looked("lines", self._hosts_in_use, host)
+        for host_id, uuid in known.items():
+            if host_id not in self.lines:
+                self.lines[host_id] = Line(host_id, uuid)
         for host_id in [host_id for host_id in self.lines if host_id not in known]:
             # Nobody talks to it any more; whatever it was, it is no part of this cloud.
             gone = self.lines.pop(host_id)
             self.hosts.world.hosts.pop(gone.uuid, None)
             self.stores.pop(host_id, None)
         return list(self.lines.values())
+
+    def _hosts_in_use(self, tx: Tx) -> dict[int, str]:
+        rows = tx.all(select(host.c.id, host.c.uuid).where(host.c.live == 1).order_by(host.c.id))
+        return {row["id"]: row["uuid"] for row in rows}
+
+    def _looked(self, name: str, look: Callable[[Tx], T], *tables: Table, timed: bool = False) -> T:
+        """What `look` finds, looked up again only once the tables were written to (or, `timed`, time passed)."""
+        state = (self.clock.now() if timed else 0, *(self.db.written[table.name] for table in tables))
+        known = self._kept.get(name)
+        if known is None or known[0] != state:
+            with self.db.read() as tx:
+                known = self._kept[name] = (state, look(tx))
+        found: T = known[1]
+        return found
 
     # ---- what may happen next
 
@@ -143,22 +154,10 @@ class LinedWorld(World):
         ]
         self.dice.shuffle(ways)
         try:
-            return any(self._try(way) for way in ways)
+            return any(way() for way in ways)
         except Crash:
             self.restart()
             return True
-
-    def _try(self, way: Callable[[], bool]) -> bool:
-        """Whether there was something to do; what found nothing is not asked again until something changes."""
-        now = self.commits, self.clock.now()
-        if way.__name__ in _BY_DATABASE:
-            if self._found_nothing.get(way.__name__) == now:
-                return False
-            if not way():
-                self._found_nothing[way.__name__] = now
-                return False
-            return True
-        return way()
 
     def pass_time(self, seconds: float) -> None:
         """Time goes by: silent lines end, silent hosts go Down, those whose time has come are back."""
@@ -257,8 +256,12 @@ class LinedWorld(World):
     # ---- ways
 
     def _run_job(self) -> bool:
+        state = self.clock.now(), self.db.written[job.name]
+        if self._idle_at == state:
+            return False
         held = self.engine.claim()
         if held is None:
+            self._idle_at = state
             return False
         self.engine.run(held, stopping=self._between_steps)
         return True
@@ -273,12 +276,13 @@ class LinedWorld(World):
         return roll < 0.15
 
     def _deliver(self) -> bool:
-        reached = [line.host_id for line in self.lines.values() if line.alive]
-        if not reached:
-            return False
-        with self.db.read() as tx:
-            due = operations.waiting(tx, reached)
-        fresh = [order for order in due if order.operation_id not in self.lines[order.host_id].delivered]
+        self.all_lines()
+        due = self._looked("orders", self._waiting, host_operation, host)
+        fresh = [
+            order
+            for order in due
+            if (line := self.lines.get(order.host_id)) and line.alive and order.operation_id not in line.delivered
+        ]
         if not fresh:
             return False
         line = self.lines[self.dice.choice(fresh).host_id]
@@ -287,6 +291,9 @@ class LinedWorld(World):
                 line.delivered.add(order.operation_id)
                 line.inbox.append(order)
         return True
+
+    def _waiting(self, tx: Tx) -> list[Waiting]:
+        return operations.waiting(tx, self.lines)
 
     def _execute(self) -> bool:
         busy = [line for line in self.lines.values() if line.powered and line.inbox]
@@ -341,22 +348,25 @@ class LinedWorld(World):
         return True
 
     def _reconcile_due(self) -> bool:
-        with self.db.read() as tx:
-            names = [name for name in reconciler.due(tx) if name not in UNPLAYED]
-            triggered = reconciler.triggered(tx)
-            asked = [name for name in names if name in triggered]
+        names, asked = self._looked("reconcilers", self._due, lease, timed=True)
         if self.trouble and self.dice.random() < 0.7:
             # A period may be over for a while before its reconciler is run: seeds get further this way.
             names = asked
         if not names:
             return False
-        name = self.dice.choice(sorted(names))
+        name = self.dice.choice(names)
         self.chronicle.note(f"reconciler {name}")
         try:
             reconciler.run_once(self.db, name, owner=SERVER)
         except Exception as error:
             self.chronicle.bug(f"reconciler {name}: {type(error).__name__}: {error}")
         return True
+
+    def _due(self, tx: Tx) -> tuple[list[str], list[str]]:
+        """Names of reconcilers that are due, and those of them that somebody asked for."""
+        names = sorted(name for name in reconciler.due(tx) if name not in UNPLAYED)
+        triggered = reconciler.triggered(tx)
+        return names, [name for name in names if name in triggered]
 
     def _has_agent(self, line: Line) -> bool:
         return line.host_id in self.stores or line.uuid in self.hosts.world.hosts
@@ -381,7 +391,6 @@ class LinedWorld(World):
             if self.crash_in:
                 self.crash_in -= 1
                 ends = self.crash_in == 0
-            self.commits += 1
             with write() as tx:
                 yield tx
                 if ends and self.crash_before:

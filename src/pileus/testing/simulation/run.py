@@ -5,14 +5,14 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from pileus.server.registered import register_all
-from pileus.testing.builders import GIB
 from pileus.testing.clock import FakeClock
-from pileus.testing.database import fresh_database
 from pileus.testing.simulation.chronicle import Chronicle
 from pileus.testing.simulation.faults import Mishaps
 from pileus.testing.simulation.invariants import End, broken, is_quiet
 from pileus.testing.simulation.lines import Crash, LinedWorld
-from pileus.testing.simulation.sealed import overheard, renamed, sealed
+from pileus.testing.simulation.memory import memory_database
+from pileus.testing.simulation.sealed import overheard, sealed
+from pileus.testing.simulation.stage import Stage, stage
 from pileus.testing.simulation.workload import Workload
 
 PEACE_SECONDS = 4 * 3600
@@ -49,26 +49,19 @@ def simulate(seed: int, *, acts: int = ACTS) -> Outcome:
     dice = random.Random(f"run {seed}")  # noqa: S311 (a simulation must be repeatable)
     clock = FakeClock()
     chronicle = Chronicle(clock)
-    with (
-        fresh_database(clock) as db,
-        sealed(seed),
-        overheard(chronicle),
-    ):
-        with db.write() as tx:
-            renamed(tx)
-        play = _Play(LinedWorld(db, clock), dice, chronicle, acts)
+    set_up = stage(dice.choice((2, 3)))
+    with memory_database(clock, set_up.image) as db, sealed(seed), overheard(chronicle):
+        play = _Play(LinedWorld(db, clock, like=set_up.world), set_up, dice, chronicle, acts)
         wrong = play.run()
         play.world.end()
     return Outcome(seed, tuple(wrong), chronicle.digest, tuple(chronicle.lines))
 
 
 class _Play:
-    def __init__(self, world: LinedWorld, dice: random.Random, chronicle: Chronicle, acts: int) -> None:
+    def __init__(self, world: LinedWorld, set_up: Stage, dice: random.Random, chronicle: Chronicle, acts: int) -> None:
         self.world, self.dice, self.chronicle, self.acts = world, dice, chronicle, acts
-        cloud = world.cloud(hosts=dice.choice((2, 3)), cpus=4, memory=4 * GIB)
-        world.offering(ram_mib=1024)
         self.mishaps = Mishaps(world, dice, chronicle)
-        self.workload = Workload(world, cloud, dice, chronicle)
+        self.workload = Workload(world, set_up, dice, chronicle)
         world.begin(dice, chronicle)
 
     def run(self) -> list[str]:

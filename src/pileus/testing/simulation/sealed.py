@@ -3,6 +3,7 @@
 Within the block nothing else of the process may make names or log: one thread, one run.
 """
 
+import gc
 import random
 import sys
 import traceback
@@ -13,41 +14,31 @@ from typing import Any
 
 import structlog
 from argon2 import PasswordHasher
-from sqlalchemy import bindparam, select, update
 
 from pileus.agent.backend import Refused
 from pileus.server.auth import passwords
-from pileus.server.db.tables import metadata
-from pileus.server.db.transaction import Tx
 from pileus.server.domain.errors import PileusError
 from pileus.testing.simulation.chronicle import Chronicle
+
+_ALLOCATIONS = 100_000
 
 _CHEAP = PasswordHasher(time_cost=1, memory_cost=64, parallelism=1)
 
 
 @contextmanager
-def sealed(seed: int) -> Iterator[None]:
+def sealed(seed: int | str) -> Iterator[None]:
     """UUIDs follow from the seed; passwords are hashed for real, but cheaply."""
     dice = random.Random(f"names {seed}")  # noqa: S311 (names in a simulation are no secrets)
-    real, hasher = uuid.uuid4, passwords._hasher
+    real, hasher, thresholds = uuid.uuid4, passwords._hasher, gc.get_threshold()
     uuid.uuid4 = lambda: uuid.UUID(int=dice.getrandbits(128), version=4)
     passwords._hasher = _CHEAP
+    # Building statements makes much garbage that dies young: looking for cycles so often is a tenth of a run.
+    gc.set_threshold(_ALLOCATIONS, *thresholds[1:])
     try:
         yield
     finally:
         uuid.uuid4, passwords._hasher = real, hasher
-
-
-def renamed(tx: Tx) -> None:
-    """Give every row that is there a name that follows from the seed, too."""
-    for table in metadata.sorted_tables:
-        if "uuid" not in table.c:
-            continue
-        rows = tx.all(select(table.c.id).order_by(table.c.id))
-        names = [{"the_row": row["id"], "the_name": str(uuid.uuid4())} for row in rows]
-        if names:
-            given = update(table).where(table.c.id == bindparam("the_row")).values(uuid=bindparam("the_name"))
-            tx.execute(given, names)
+        gc.set_threshold(*thresholds)
 
 
 @contextmanager

@@ -14,14 +14,15 @@ from pileus.server.db.tables.offering import network_offering, service_offering
 from pileus.server.db.tables.place import cluster, zone
 from pileus.server.db.tables.template import os_type, template
 from pileus.server.db.tables.vm import vm
-from pileus.server.domain.account import ADMIN_ACCOUNT, AccountType
+from pileus.server.domain.account import ADMIN_ACCOUNT
 from pileus.server.domain.host import HostState
 from pileus.server.domain.network import GuestIpType
 from pileus.server.domain.vm import VmKind
-from pileus.testing.builders import GIB, Cloud
+from pileus.testing.builders import GIB
 from pileus.testing.client import Client, Refused
 from pileus.testing.simulation.chronicle import Chronicle
 from pileus.testing.simulation.lines import LinedWorld
+from pileus.testing.simulation.stage import Stage
 from pileus.wire.messages import HostKind
 
 INTERNAL = 530
@@ -55,7 +56,7 @@ class Workload:
     """Makes calls, and remembers what was answered."""
 
     world: LinedWorld
-    cloud: Cloud
+    set_up: Stage
     dice: random.Random
     chronicle: Chronicle
     people: list[Person] = field(default_factory=list)
@@ -63,16 +64,10 @@ class Workload:
     made: int = 0
 
     def __post_init__(self) -> None:
+        self.cloud = self.set_up.cloud
         self.people = [Person("root", Client(self.world.db))]
-        # What fails under faults is begun again within the peace that follows, not a day later.
-        self.send(self.people[0], "updateConfiguration", name="account.cleanup.interval", value="600")
-        for name, maximum in (("anna", 6), ("bert", 3)):
-            self._settle_in(name, maximum)
-
-    def _settle_in(self, name: str, maximum: int) -> None:
-        home = self.world.domain(f"home-of-{name}")
-        caller = self.world.account(name, domain_id=home, type=AccountType.USER, maximum=maximum)
-        self.people.append(Person(name, Client(self.world.db, caller), caller.account_id))
+        for each in self.set_up.residents:
+            self.people.append(Person(each.name, Client(self.world.db, keys=each.keys), each.account_id))
 
     def call(self) -> None:
         """One call of somebody, if there is anything to call it with."""

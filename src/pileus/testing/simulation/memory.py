@@ -1,0 +1,157 @@
+"""A database in memory for one thread: real SQL on real SQLite, without files, pools or anybody to wait for.
+
+One connection serves all units of work of a run. That is sound because a run has one thread and units of work never
+lie within each other; one that tries is an error here, as it would be a deadlock or a wrong answer elsewhere.
+Every run has an engine of its own, so that nothing cached for another run answers in it; what was compiled is shared.
+"""
+
+import sqlite3
+from collections import Counter
+from collections.abc import Iterator
+from contextlib import contextmanager
+from functools import cache
+from typing import Any
+
+from sqlalchemy import Connection, CursorResult, Delete, Engine, Executable, Insert, Table, Update, create_engine, event
+from sqlalchemy.pool import StaticPool
+
+from pileus.server.db import transaction
+from pileus.server.db.clock import Clock
+from pileus.server.db.transaction import Database, Tx
+from pileus.testing.clock import FakeClock
+from pileus.testing.database import fill
+from pileus.testing.simulation.sealed import sealed
+
+KEPT_STATEMENTS = 4096
+"""Prepared statements that SQLite's driver keeps: more than a run has different ones."""
+
+
+class Nested(RuntimeError):
+    """A unit of work began within another."""
+
+
+class MemoryDatabase(Database):
+    """See the module. Tells which tables were written to, so that who found nothing in one need not look again."""
+
+    def __init__(self, clock: Clock) -> None:
+        self.written: Counter[str] = Counter()
+        """By name of a table, how many statements wrote to it."""
+        super().__init__("sqlite://", clock)
+        self._connection: Connection = self.writing.connect()
+        self._driver = _driver(self._connection)
+        self._open = False
+
+    def _engine(self, pool_size: int, *, writing: bool) -> Engine:
+        del pool_size, writing
+        return _shared_engine().execution_options(run=id(self))
+
+    def hold(self, image: bytes) -> None:
+        """Hold what `image` holds, and nothing else."""
+        self._driver.deserialize(image)
+
+    def image(self) -> bytes:
+        """All that is held, to be held again."""
+        return self._driver.serialize()
+
+    @contextmanager
+    def write(self) -> Iterator[Tx]:
+        """As `Database.write`."""
+        with self._unit("BEGIN IMMEDIATE") as tx:
+            yield tx
+            self._driver.execute("COMMIT")
+        tx.committed()
+
+    @contextmanager
+    def read(self) -> Iterator[Tx]:
+        """As `Database.read`."""
+        with self._unit("BEGIN") as tx:
+            yield tx
+
+    @contextmanager
+    def _unit(self, begin: str) -> Iterator["_WatchedTx"]:
+        if self._open:
+            raise Nested
+        self._driver.execute(begin)
+        self._open = True
+        transaction._inside.depth = 1
+        try:
+            yield _WatchedTx(self._connection, self.clock, self.written, writable=begin != "BEGIN")
+        finally:
+            transaction._inside.depth = 0
+            self._open = False
+            if self._driver.in_transaction:
+                self._driver.execute("ROLLBACK")
+
+    def dispose(self) -> None:
+        """Let the connection go to the next run."""
+        self._connection.close()
+
+
+class _WatchedTx(Tx):
+    def __init__(self, connection: Connection, clock: Clock, written: Counter[str], *, writable: bool) -> None:
+        super().__init__(connection, clock, writable=writable)
+        self._written = written
+
+    def execute(self, statement: Executable, parameters: Any = None) -> CursorResult[Any]:
+        self._note(statement)
+        return super().execute(statement, parameters)
+
+    def insert(self, statement: Executable) -> int:
+        self._note(statement)
+        return super().insert(statement)
+
+    def _note(self, statement: Executable) -> None:
+        if isinstance(statement, Insert | Update | Delete):
+            table = statement.table
+            assert isinstance(table, Table)  # noqa: S101 (nothing else is written to)
+            self._written[table.name] += 1
+
+
+@contextmanager
+def memory_database(clock: Clock, image: bytes = b"") -> Iterator[MemoryDatabase]:
+    """A database that holds an image, or all tables and the seed of a new cloud. One at a time in a process."""
+    db = MemoryDatabase(clock)
+    try:
+        db.hold(image or _new_cloud())
+        yield db
+    finally:
+        db.dispose()
+
+
+@cache
+def _new_cloud() -> bytes:
+    """Made once per process: held again it costs a thousandth of filling another."""
+    engine = create_engine("sqlite://", poolclass=StaticPool)
+    filled = Database("sqlite://", FakeClock())
+    filled.writing = filled.reading = engine
+    with sealed("new cloud"):
+        fill(filled)
+    with engine.connect() as connection:
+        image = _driver(connection).serialize()
+    engine.dispose()
+    return image
+
+
+@cache
+def _shared_engine() -> Engine:
+    # The default of 500 compiled statements is less than a run has: it would compile some again and again.
+    engine = create_engine(
+        "sqlite://",
+        poolclass=StaticPool,
+        connect_args={"check_same_thread": False, "cached_statements": KEPT_STATEMENTS},
+        query_cache_size=KEPT_STATEMENTS,
+        hide_parameters=True,
+    )
+
+    @event.listens_for(engine, "connect")
+    def connected(connection: Any, _record: Any) -> None:
+        connection.isolation_level = None
+        connection.execute("PRAGMA foreign_keys=ON")
+
+    return engine
+
+
+def _driver(connection: Connection) -> sqlite3.Connection:
+    driver = connection.connection.driver_connection
+    assert isinstance(driver, sqlite3.Connection)  # noqa: S101 (the URL says SQLite)
+    return driver
