@@ -6,6 +6,8 @@ from sqlalchemy import func, select
 from pileus.server.config import change, keys
 from pileus.server.db.queries import network as networks
 from pileus.server.db.tables.host import host_operation
+from pileus.server.db.tables.offering import service_offering
+from pileus.server.db.tables.place import zone
 from pileus.server.domain.account import ADMIN_USER
 from pileus.server.domain.caller import Caller
 from pileus.server.domain.network import NetworkState
@@ -13,6 +15,7 @@ from pileus.server.domain.vm import VmState
 from pileus.server.workflows.router_lost import lost
 from pileus.testing import World
 from pileus.testing.builders import Cloud
+from pileus.testing.client import Client
 from pileus.testing.networks import guest, implement, net_of, router_of, running_network, set_state
 
 
@@ -87,6 +90,33 @@ def test_a_change_nobody_declared_is_found_and_brought_to_the_router(
     world.reconcile("network-drift")
     world.settle()
     assert net_of(world, network_id).desired == net.desired
+
+
+def test_new_names_and_dns_servers_go_to_the_router_at_once(world: World, cloud: Cloud, user: Caller) -> None:
+    network_id = running_network(world, user, cloud.zone)
+    guest(world, user, cloud, network_id, state=VmState.RUNNING)
+    world.reconcile("network-config")
+    world.settle()
+    client = Client(world.db)
+    client.call("updateZone", id=world.uuid(zone, cloud.zone), name="elsewhere", dns2="192.0.2.99")
+    client.call("updateServiceOffering", id=world.uuid(service_offering, cloud.offering), name="roomy")
+    world.settle()
+    router = router_of(world, network_id)
+    runs = world.hosts.world.config_of(router.name)
+    assert runs is not None
+    assert "192.0.2.99" in runs.dns
+    (served,) = runs.guests
+    assert (served.metadata["availability-zone"], served.metadata["service-offering"]) == ("elsewhere", "roomy")
+
+
+def test_what_a_router_does_not_serve_pushes_nothing(world: World, cloud: Cloud, user: Caller) -> None:
+    network_id = running_network(world, user, cloud.zone)
+    world.settle()
+    before = net_of(world, network_id).desired
+    client = Client(world.db)
+    client.call("updateZone", id=world.uuid(zone, cloud.zone), dns1="192.0.2.53", internaldns1="192.0.2.54")
+    client.call("updateServiceOffering", id=world.uuid(service_offering, cloud.offering), displaytext="roomy")
+    assert net_of(world, network_id).desired == before
 
 
 def test_many_changes_go_to_the_router_in_few_pushes(world: World, cloud: Cloud, user: Caller) -> None:

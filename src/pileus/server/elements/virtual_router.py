@@ -45,6 +45,23 @@ def vm_changed(tx: Tx, vm_id: int) -> None:
         changed(tx, network_id, vm_id=vm_id)
 
 
+def zone_changed(tx: Tx, zone_id: int) -> None:
+    """Declare that the name or the DNS servers of a zone have changed, which every router in it serves."""
+    _many_changed(tx, select(network.c.id).where(network.c.live == 1, network.c.zone_id == zone_id))
+
+
+def offering_changed(tx: Tx, offering_id: int) -> None:
+    """Declare that a service offering has another name, which its guests are told."""
+    cards = nic.join(vm, vm.c.id == nic.c.vm_id)
+    of_offering = (nic.c.live == 1, vm.c.live == 1, vm.c.service_offering_id == offering_id)
+    _many_changed(tx, select(nic.c.network_id).select_from(cards).where(*of_offering))
+
+
+def _many_changed(tx: Tx, network_ids: Select[Any]) -> None:
+    if networks.bump_all(tx, network_ids):
+        trigger(tx, RECONCILER)
+
+
 def config(tx: Tx, network_id: int, *, generation: int) -> RouterConfig:
     """The whole desired config of the network's router, in a fixed number of queries.
 

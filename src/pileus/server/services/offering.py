@@ -16,6 +16,7 @@ from pileus.server.domain.caller import Caller
 from pileus.server.domain.errors import ParameterError, ResourceInUse
 from pileus.server.domain.ids import DiskOffering, Domain, Id, NetworkOffering, ServiceOffering
 from pileus.server.domain.network import Availability
+from pileus.server.elements import virtual_router
 from pileus.server.events import record, types
 from pileus.server.services.choice import one_of
 from pileus.server.services.naming import checked_name
@@ -105,6 +106,8 @@ def update_service(
 ) -> dict[str, Any]:
     """Rename a service offering; what it gives never changes."""
     now = _rename(tx, offerings.SERVICE, offering_id, name, display_text)
+    if name is not None:
+        virtual_router.offering_changed(tx, offering_id)
     text = f"Service offering {now} was changed"
     _record(tx, caller, types.SERVICE_OFFERING_EDIT, text, "ServiceOffering", offering_id)
     return service_view(tx, caller, offering_id)

@@ -20,6 +20,7 @@ from pileus.server.domain.errors import ParameterError, ResourceInUse
 from pileus.server.domain.host import AllocationState
 from pileus.server.domain.ids import Domain, Id, Zone
 from pileus.server.domain.network import NetworkType
+from pileus.server.elements import virtual_router
 from pileus.server.events import record, types
 from pileus.server.services.choice import one_of
 from pileus.server.services.naming import checked_name
@@ -154,6 +155,8 @@ def update(
         changes["vlan_range"] = vlan
     if changes:
         zones.change(tx, zone_id, **changes)
+    if any(changes.get(served, row[served]) != row[served] for served in ("name", "dns1", "dns2")):
+        virtual_router.zone_changed(tx, zone_id)
     _record(tx, caller, types.ZONE_EDIT, f"Zone {changes.get('name', row['name'])} was changed", zone_id)
     return view(tx, caller, zone_id)
 

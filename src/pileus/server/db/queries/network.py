@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from ipaddress import IPv4Network
 from typing import Any
 
-from sqlalchemy import RowMapping, insert, select, update
+from sqlalchemy import RowMapping, Select, insert, select, update
 from sqlalchemy.exc import IntegrityError
 
 from pileus.server.db.seed import PUBLIC_NETWORK_OFFERING
@@ -184,6 +184,12 @@ def bump(tx: Tx, network_id: int) -> int:
         .values(desired=network_config.c.desired + 1)
     )
     return int(tx.scalar(select(network_config.c.desired).where(network_config.c.network_id == network_id)))
+
+
+def bump_all(tx: Tx, network_ids: Select[Any]) -> bool:
+    """Declare a new generation of the config of many networks at once. False when there are none."""
+    some = update(network_config).where(network_config.c.network_id.in_(network_ids))
+    return tx.execute(some.values(desired=network_config.c.desired + 1)).rowcount > 0
 
 
 def use(tx: Tx, network_id: int, *, implemented: bool = False) -> bool:
