@@ -23,6 +23,8 @@ class Door:
         self._server = _Uvicorn(
             uvicorn.Config(
                 app,
+                # Neither is looked for, nor loaded: calls come by plain HTTP, and nothing upgrades.
+                ws="none",
                 log_config=None,
                 access_log=False,
                 server_header=False,

@@ -107,9 +107,30 @@ class Params:
     """Base of all commands: a frozen record of parsed parameters with a `run`."""
 
     spec: ClassVar["CommandSpec"]
+    _defaults: ClassVar[Mapping[str, Any]]
 
     def __init_subclass__(cls) -> None:
-        dataclass(frozen=True, kw_only=True)(cls)
+        # What `dataclass` would write for each of hundreds of classes is a fifth of the server's start: it only reads
+        # the fields. There is no repr either, on purpose: parameters may be secret.
+        dataclass(init=False, repr=False, eq=False, match_args=False, kw_only=True)(cls)
+        cls._defaults = {
+            each.name: each.default
+            for each in dataclasses.fields(cls)  # type: ignore[arg-type]
+        }
+
+    def __init__(self, **given: Any) -> None:
+        values = {**self._defaults, **given}
+        missing = [name for name, value in values.items() if value is dataclasses.MISSING]
+        if missing or len(values) != len(self._defaults):
+            strangers = sorted(given.keys() - self._defaults.keys())
+            raise TypeError(f"{type(self).__name__}: missing {missing}, unknown {strangers}")
+        self.__dict__.update(values)
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        raise dataclasses.FrozenInstanceError(f"cannot assign to {name}")
+
+    def __delattr__(self, name: str) -> None:
+        raise dataclasses.FrozenInstanceError(f"cannot delete {name}")
 
     def run(self, call: Call) -> Page | View | Started | Success:
         """Carry out the command inside `call.tx`."""

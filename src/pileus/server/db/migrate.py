@@ -3,14 +3,23 @@
 import importlib
 from pathlib import Path
 
-from sqlalchemy import Connection, inspect, text
+from sqlalchemy import Column, Connection, MetaData, PrimaryKeyConstraint, String, Table, insert, inspect, text
 
 from pileus.server.db.dialect import MYSQL
 from pileus.server.db.exclusive import exclusively
 from pileus.server.db.seed import seed
+from pileus.server.db.tables import metadata
 from pileus.server.db.transaction import Database
 
 VERSIONS = Path(__file__).parent / "migrations" / "versions"
+
+_VERSION = Table(
+    "alembic_version",
+    MetaData(),
+    Column("version_num", String(32), nullable=False),
+    PrimaryKeyConstraint("version_num", name="alembic_version_pkc"),
+)
+"""Alembic's own table, as Alembic makes it."""
 
 OLDEST = {"mysql": (8, 0, 17), "mariadb": (10, 6), "postgresql": (13,)}
 
@@ -63,9 +72,19 @@ def _upgrade(database: Database) -> bool:
         if found is not None and found not in revisions():
             raise DatabaseTooNew(f"it is at revision {found}, and this version knows none later than {newest()}")
         prepare(connection)
+        if found is None and not inspect(connection).get_table_names():
+            create(connection)
+            return True
         # Loaded here on purpose, see there.
         importlib.import_module("pileus.server.db.revise").to_newest(connection)
     return True
+
+
+def create(connection: Connection) -> None:
+    """All tables at once in an empty database, at the newest revision: what replaying every migration leads to."""
+    metadata.create_all(connection, checkfirst=False)
+    _VERSION.create(connection)
+    connection.execute(insert(_VERSION).values(version_num=newest()))
 
 
 def prepare(connection: Connection) -> None:

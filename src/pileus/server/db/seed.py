@@ -3,6 +3,8 @@
 Running it again adds what is missing and changes nothing else.
 """
 
+from collections.abc import Sequence
+from itertools import groupby
 from typing import Any
 
 from sqlalchemy import Table, insert, select
@@ -51,67 +53,62 @@ def _identifier(tx: Tx) -> None:
         tx.execute(insert(setting).values(name=_IDENTIFIER, value=new_uuid(), changed_at=tx.now))
 
 
-def _ensure(tx: Tx, table: Table, match: dict[str, Any], values: dict[str, Any]) -> int:
-    found = tx.scalar(select(table.c.id).where(*(table.c[name] == value for name, value in match.items())))
-    if found is not None:
-        return int(found)
-    key = tx.insert(insert(table).values(**match, **values))
-    if "id" in match:
+def _ensure(tx: Tx, table: Table, key: tuple[str, ...], rows: Sequence[dict[str, Any]]) -> None:
+    """Insert the rows whose `key` no row has yet: one look at the table, however many there are."""
+    sought = [table.c[name].in_({row[name] for row in rows}) for name in key]
+    known = {tuple(row) for row in tx.execute(select(*(table.c[name] for name in key)).where(*sought))}
+    missing = [row for row in rows if tuple(row[name] for name in key) not in known]
+    # Rows of one statement give values to the same columns; defaults fill the others.
+    for _, alike in groupby(missing, key=sorted):
+        tx.execute(insert(table), list(alike))
+    if missing and "id" in key:
         pass_given_keys(tx.connection, table)
-    return key
 
 
 def _accounts(tx: Tx) -> None:
     born = {"created_at": tx.now}
-    _ensure(tx, domain, {"id": ROOT_DOMAIN}, {"name": "ROOT", "path": "/", "level": 0, **born})
-    for account_id, name in ((SYSTEM_ACCOUNT, "system"), (ADMIN_ACCOUNT, "admin")):
-        _ensure(
-            tx,
-            account,
-            {"id": account_id},
-            {
-                "name": name,
-                "type": int(AccountType.ADMIN),
-                "domain_id": ROOT_DOMAIN,
-                "system": int(account_id == SYSTEM_ACCOUNT),
-                **born,
-            },
+    _ensure(tx, domain, ("id",), [{"id": ROOT_DOMAIN, "name": "ROOT", "path": "/", "level": 0, **born}])
+    accounts = [
+        {
+            "id": account_id,
+            "name": name,
+            "type": int(AccountType.ADMIN),
+            "domain_id": ROOT_DOMAIN,
+            "system": int(account_id == SYSTEM_ACCOUNT),
+            **born,
+        }
+        for account_id, name in ((SYSTEM_ACCOUNT, "system"), (ADMIN_ACCOUNT, "admin"))
+    ]
+    _ensure(tx, account, ("id",), accounts)
+    people = [
+        {
+            "id": user_id,
+            "account_id": account_id,
+            "domain_id": ROOT_DOMAIN,
+            "username": name,
+            "firstname": name.capitalize(),
+            "lastname": "User",
+            **born,
+        }
+        for user_id, account_id, name in (
+            (SYSTEM_USER, SYSTEM_ACCOUNT, "system"),
+            (ADMIN_USER, ADMIN_ACCOUNT, "admin"),
         )
-    for user_id, account_id, name in ((SYSTEM_USER, SYSTEM_ACCOUNT, "system"), (ADMIN_USER, ADMIN_ACCOUNT, "admin")):
-        _ensure(
-            tx,
-            users,
-            {"id": user_id},
-            {
-                "account_id": account_id,
-                "domain_id": ROOT_DOMAIN,
-                "username": name,
-                "firstname": name.capitalize(),
-                "lastname": "User",
-                **born,
-            },
-        )
-    for owner, owner_id in (("domain", ROOT_DOMAIN), ("account", SYSTEM_ACCOUNT), ("account", ADMIN_ACCOUNT)):
-        for resource in Resource:
-            match = (resource_count.c.owner == owner, resource_count.c.owner_id == owner_id)
-            if (
-                tx.scalar(select(resource_count.c.used).where(*match, resource_count.c.resource == int(resource)))
-                is None
-            ):
-                tx.execute(
-                    insert(resource_count).values(
-                        owner=owner, owner_id=owner_id, resource=int(resource), used=0, maximum=UNLIMITED
-                    )
-                )
+    ]
+    _ensure(tx, users, ("id",), people)
+    counts = [
+        {"owner": owner, "owner_id": owner_id, "resource": int(resource), "used": 0, "maximum": UNLIMITED}
+        for owner, owner_id in (("domain", ROOT_DOMAIN), ("account", SYSTEM_ACCOUNT), ("account", ADMIN_ACCOUNT))
+        for resource in Resource
+    ]
+    _ensure(tx, resource_count, ("owner", "owner_id", "resource"), counts)
 
 
 def _operating_systems(tx: Tx) -> None:
-    known = set(tx.execute(select(os_type.c.name)).scalars())
-    for category, names in OS_TYPES.items():
-        category_id = _ensure(tx, os_category, {"name": category}, {})
-        for name in names:
-            if name not in known:
-                tx.insert(insert(os_type).values(category_id=category_id, name=name))
+    _ensure(tx, os_category, ("name",), [{"name": category} for category in OS_TYPES])
+    ids = {row["name"]: row["id"] for row in tx.all(select(os_category.c.name, os_category.c.id))}
+    types = [{"category_id": ids[category], "name": name} for category, names in OS_TYPES.items() for name in names]
+    _ensure(tx, os_type, ("name",), types)
 
 
 def _network_offerings(tx: Tx) -> None:
@@ -154,45 +151,43 @@ def _network_offerings(tx: Tx) -> None:
             "is_system": 1,
         },
     )
-    for row in rows:
-        rest = {column: value for column, value in row.items() if column != "name"}
-        _ensure(tx, network_offering, {"name": row["name"]}, {**rest, "created_at": tx.now})
+    _ensure(tx, network_offering, ("name",), [{**row, "created_at": tx.now} for row in rows])
 
 
 def _offerings(tx: Tx) -> None:
-    for name, text, cpus, mhz, ram_mib, system in (
-        ("Small Instance", "Small Instance, 1 x 500 MHz, 512 MB", 1, 500, 512, False),
-        ("Medium Instance", "Medium Instance, 1 x 1 GHz, 1 GB", 1, 1000, 1024, False),
-        (ROUTER_OFFERING, "Virtual router", 1, 100, 64, True),
-    ):
-        _ensure(
-            tx,
-            service_offering,
-            {"name": name, "is_default": 1},
-            {
-                "display_text": text,
-                "cpus": cpus,
-                "cpu_mhz": mhz,
-                "ram_mib": ram_mib,
-                "is_system": int(system),
-                "system_vm_type": "domainrouter" if system else None,
-                "created_at": tx.now,
-            },
+    services = [
+        {
+            "name": name,
+            "is_default": 1,
+            "display_text": text,
+            "cpus": cpus,
+            "cpu_mhz": mhz,
+            "ram_mib": ram_mib,
+            "is_system": int(system),
+            "system_vm_type": "domainrouter" if system else None,
+            "created_at": tx.now,
+        }
+        for name, text, cpus, mhz, ram_mib, system in (
+            ("Small Instance", "Small Instance, 1 x 500 MHz, 512 MB", 1, 500, 512, False),
+            ("Medium Instance", "Medium Instance, 1 x 1 GHz, 1 GB", 1, 1000, 1024, False),
+            (ROUTER_OFFERING, "Virtual router", 1, 100, 64, True),
         )
-    for name, size_gib, customized in (
-        ("Small", 5, False),
-        ("Medium", 20, False),
-        ("Large", 100, False),
-        ("Custom", 0, True),
-    ):
-        _ensure(
-            tx,
-            disk_offering,
-            {"name": name, "live": 1},
-            {
-                "display_text": f"{name} Disk, {size_gib} GB" if size_gib else "Disk of a size to be chosen",
-                "size_bytes": size_gib * _GIB,
-                "customized": int(customized),
-                "created_at": tx.now,
-            },
+    ]
+    _ensure(tx, service_offering, ("name", "is_default"), services)
+    disks = [
+        {
+            "name": name,
+            "live": 1,
+            "display_text": f"{name} Disk, {size_gib} GB" if size_gib else "Disk of a size to be chosen",
+            "size_bytes": size_gib * _GIB,
+            "customized": int(customized),
+            "created_at": tx.now,
+        }
+        for name, size_gib, customized in (
+            ("Small", 5, False),
+            ("Medium", 20, False),
+            ("Large", 100, False),
+            ("Custom", 0, True),
         )
+    ]
+    _ensure(tx, disk_offering, ("name", "live"), disks)

@@ -79,7 +79,8 @@ def due(tx: Tx) -> list[str]:
 
 def ensure_all(tx: Tx, *, ran_at: int = ASKED) -> None:
     """Give every registered reconciler its row."""
-    for name in reconcilers:
+    known = set(tx.execute(select(lease.c.name)).scalars())
+    for name in reconcilers.keys() - known:
         _ensure(tx, name, ran_at=ran_at)
 
 
