@@ -3,7 +3,7 @@
 import asyncio
 import contextlib
 import ssl
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TypeVar
@@ -28,6 +28,7 @@ from pileus.server.hosts import enrolment, operations
 from pileus.server.hosts.authority import Authority
 from pileus.server.hosts.callbacks import Callbacks
 from pileus.server.hosts.listener import Listener, ListenerSettings
+from pileus.server.services import vm_stats
 from pileus.wire import PROTOCOL
 from pileus.wire.messages import (
     AnyFromServer,
@@ -63,10 +64,10 @@ class Heard:
     def callbacks(self) -> Callbacks:
         return Callbacks(
             on_answer=self._answer,
-            on_inventory=lambda tx, host_id, intro: self.inventories.append((host_id, intro)),
+            on_inventory=lambda tx, intros: self.inventories.extend(intros),
             on_happened=self._happen,
-            on_report=lambda tx, host_id, stats: self.reports.append((host_id, stats)),
-            on_state=lambda tx, host_id, state: self.states.append((host_id, state)),
+            on_report=self._report,
+            on_state=lambda tx, changes: self.states.extend((each.host_id, each.state) for each in changes),
         )
 
     def _answer(self, tx: Tx, operation: operations.HostOperation) -> None:
@@ -75,6 +76,10 @@ class Heard:
             raise RuntimeError("the job engine could not take it")
         self.answers.append(operation)
         self.order.append(operation.operation_id)
+
+    def _report(self, tx: Tx, reports: Sequence[tuple[int, HostStats]]) -> None:
+        vm_stats.reported_all(tx, reports)
+        self.reports.extend(reports)
 
     def _happen(self, tx: Tx, host_id: int, message: Happened) -> None:
         self.happened.append((host_id, message))

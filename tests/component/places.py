@@ -64,11 +64,11 @@ def cluster(client: Client, zone_id: str, pod_id: str, name: str = "c1", **value
     return client.one("addCluster", **given)
 
 
-def group(client: Client) -> tuple[str, str, str]:
-    """Ids of a zone, its pod, its cluster."""
+def group(client: Client, **values: Any) -> tuple[str, str, str]:
+    """Ids of a zone, its pod, its cluster (made with `values`)."""
     here = zone(client)["id"]
     place = pod(client, here)["id"]
-    return here, place, cluster(client, here, place)["id"]
+    return here, place, cluster(client, here, place, **values)["id"]
 
 
 def host(client: Client, zone_id: str, cluster_id: str, name: str = "h1", **values: Any) -> dict[str, Any]:

@@ -190,23 +190,26 @@ def test_who_leaves_is_not_buried(db: Database) -> None:
 
 
 def test_hosts_of_a_dead_server_stay_up_until_none_has_taken_them_for_long(db: Database, clock: FakeClock) -> None:
-    long_ms = 24 * 3600 * 1000
     with db.write() as tx:
         stays, moves = (_host(tx, name) for name in ("stays", "moves"))
         for host_id in (stays, moves):
-            liveness.connected(tx, host_id, "two", FACTS)
-        liveness.connected(tx, moves, "one", FACTS)
+            liveness.connected(tx, {host_id: FACTS}, "two")
+        liveness.connected(tx, {moves: FACTS}, "one")
     with db.write() as tx:
         liveness.released(tx, "two")
         # What is silent here may speak elsewhere.
-        assert liveness.held_by(tx, "two", [stays, moves]) == []
-        assert liveness.held_by(tx, "one", [stays, moves]) == [moves]
-        assert liveness.down(tx, wait_ms=long_ms) == []
+        assert liveness.still_held(tx, "two", [stays, moves]) == []
+        assert liveness.still_held(tx, "one", [stays, moves]) == [moves]
+        assert liveness.not_come_back(tx, since=0) == []
     clock.advance(liveness.PATIENCE_SECONDS)
     with db.write() as tx:
-        assert liveness.down(tx, wait_ms=long_ms) == [liveness.Change(stays, HostState.DISCONNECTED)]
-        assert liveness.down(tx, wait_ms=long_ms) == []
-        assert liveness.connected(tx, stays, "one", FACTS) == [liveness.Change(stays, HostState.UP)]
+        # Without a server that listened all the time, nobody could come back.
+        assert liveness.not_come_back(tx, since=tx.now - 1) == []
+        assert liveness.not_come_back(tx, since=0) == [stays]
+        assert liveness.not_come_back(tx, since=0, among=[moves]) == []
+        assert liveness.lost_line(tx, [stays]) == [liveness.Change(stays, HostState.DISCONNECTED)]
+        assert liveness.not_come_back(tx, since=0) == []
+        assert liveness.connected(tx, {stays: FACTS}, "one") == [liveness.Change(stays, HostState.UP)]
 
 
 def test_a_lookout_tells_of_each_operation_once_and_of_a_job_until_it_is_taken(db: Database) -> None:

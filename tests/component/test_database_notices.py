@@ -134,12 +134,16 @@ def test_what_another_server_says_wakes_this_one_and_is_not_told_back(db: Databa
 
     wakeup.listen(jobs)
     ignore = signal.listen(
-        requested=lambda host_id: woken.put(f"requested {host_id}"),
-        removed=lambda host_id: woken.put(f"removed {host_id}"),
+        {
+            signal.About.REQUESTED: lambda host_id: woken.put(f"requested {host_id}"),
+            signal.About.REMOVED: lambda host_id: woken.put(f"removed {host_id}"),
+            signal.About.RECONNECT: lambda host_id: woken.put(f"reconnect {host_id}"),
+        }
     )
     try:
         with servers(db, 1) as (other,), farm_of(db) as farm:
-            for notice, wakes in (("jobs", "jobs"), ("requested:3", "requested 3"), ("removed:4", "removed 4")):
+            for notice in ("jobs", "requested:3", "removed:4", "reconnect:5"):
+                wakes = notice.replace(":", " ")
                 other.notices.send(notice)
                 assert woken.get(timeout=SECONDS) == wakes
             other.notices.send("requested:no number")

@@ -61,10 +61,10 @@ def test_a_host_is_expected_and_its_secret_is_kept_as_a_digest(
 
 
 def test_a_refused_secret_is_not_told_either(client: Client, db: Database, capsys: pytest.CaptureFixture[str]) -> None:
-    here, _, inside = group(client)
+    here, _, inside = group(client, hypervisor="KVM")
     for wrong in ({"password": "canary-short"}, {"password": "canary" * 50}, {"zoneid": "x"}, {"url": "ftp://h"}):
         with pytest.raises(Refused) as told:
-            host(client, here, inside, **{"password": "canary-one-time-secret", **wrong})
+            host(client, here, inside, **{"hypervisor": "KVM", "password": "canary-one-time-secret", **wrong})
         assert told.value.code == 431
         assert "canary" not in told.value.text
     written = capsys.readouterr()
@@ -75,7 +75,7 @@ def test_a_refused_secret_is_not_told_either(client: Client, db: Database, capsy
     ("wrong", "parameter"),
     [
         ({"password": "fifteen letters"}, "password"),
-        ({"hypervisor": "KVM"}, "Simulator hosts, not KVM"),
+        ({"hypervisor": "Simulator"}, "KVM hosts, not Simulator"),
         ({"hypervisor": "None"}, "hypervisor"),
         ({"hypervisor": "x"}, "hypervisor"),
         ({"url": "ftp://h1"}, "url"),
@@ -91,10 +91,10 @@ def test_a_refused_secret_is_not_told_either(client: Client, db: Database, capsy
 def test_what_makes_no_host_is_refused_and_leaves_nothing(
     client: Client, db: Database, wrong: dict[str, str | None], parameter: str
 ) -> None:
-    here, _, inside = group(client)
+    here, _, inside = group(client, hypervisor="KVM")
     before = everything_stored(db)
     with refused(431, parameter):
-        host(client, here, inside, **wrong)
+        host(client, here, inside, **{"hypervisor": "KVM", **wrong})
     assert everything_stored(db) == before
 
 
@@ -126,16 +126,50 @@ def test_a_cluster_named_with_the_host_is_made_once(client: Client, db: Database
 
 
 def test_a_name_is_used_once_per_zone_and_a_secret_once(client: Client) -> None:
-    here, _, inside = group(client)
-    first = host(client, here, inside)
+    here, _, inside = group(client, hypervisor="KVM")
+    kvm = {"hypervisor": "KVM"}
+    first = host(client, here, inside, **kvm)
     with refused(431, "h1"):
-        host(client, here, inside, password="another secret, long enough")
+        host(client, here, inside, password="another secret, long enough", **kvm)
     with refused(431, "was used"):
-        host(client, here, inside, "h2", password=f"{TOKEN}-h1")
+        host(client, here, inside, "h2", password=f"{TOKEN}-h1", **kvm)
     client.call("deleteHost", id=first["id"])
     with refused(431, "was used"):
-        host(client, here, inside)
-    assert host(client, here, inside, password="another secret, long enough")["name"] == "h1"
+        host(client, here, inside, **kvm)
+    assert host(client, here, inside, password="another secret, long enough", **kvm)["name"] == "h1"
+
+
+def test_a_simulated_host_takes_any_password_and_waits_for_whoever_comes_first(client: Client, db: Database) -> None:
+    here, _, inside = group(client)
+    for name, password in (("h1", "x"), ("h2", "x"), ("h3", f"{TOKEN}-same"), ("h4", f"{TOKEN}-same")):
+        assert host(client, here, inside, name, password=password)["state"] == "Connecting"
+    with db.read() as tx:
+        wanted = [row["wanted"] for row in tx.all(select(hosts.c.wanted))]
+        # A password that can be a secret lets an agent of its own enrol as well; the same twice can be that once.
+        assert len(tx.all(select(enrolment_token))) == 1
+    assert wanted == [1, 1, 1, 1]
+    with refused(431, "h1"):
+        host(client, here, inside, password="x")
+
+
+def test_a_simulated_cluster_with_a_url_has_its_first_host_and_others_have_none(client: Client) -> None:
+    here = zone(client)["id"]
+    place = pod(client, here)["id"]
+    made = cluster(client, here, place, url="http://sim", clustertype="ExternalManaged", username="a", password="b")
+    first = client.one("listHosts")
+    assert (first["name"], first["clusterid"], first["hypervisor"]) == ("sim", made["id"], "Simulator")
+    cluster(client, here, place, "c2", hypervisor="KVM", url="http://kvm")
+    assert client.call("listHosts")["count"] == 1
+
+
+def test_a_cluster_whose_first_host_cannot_be_is_not_made(client: Client) -> None:
+    here, place, inside = group(client)
+    host(client, here, inside, "sim")
+    with refused(431, "sim"):
+        cluster(client, here, place, "c2", url="http://sim")
+    with refused(431, "url"):
+        cluster(client, here, place, "c2", url="ftp://other")
+    assert client.call("listClusters")["count"] == 1
 
 
 def test_a_zone_has_one_secondary_storage(client: Client, db: Database) -> None:
@@ -196,7 +230,7 @@ def test_a_removed_host_can_never_come_back(client: Client, db: Database) -> Non
     with db.write() as tx:
         tx.execute(insert(host_certificate).values(serial="1", host_id=host_id, issued_at=1, expires_at=2))
     removed: list[int] = []
-    ignore = signal.listen(requested=lambda _: None, removed=removed.append)
+    ignore = signal.listen({signal.About.REMOVED: removed.append})
     try:
         client.call("deleteHost", id=made["id"])
     finally:

@@ -12,7 +12,7 @@ from websockets.exceptions import ConnectionClosed
 from pileus.agent.backends.simulator import Fault, World
 from pileus.agent.enrolment import Token, enrol
 from pileus.agent.journal import Journal
-from pileus.server.db.tables.host import host, host_stats
+from pileus.server.db.tables.host import host, host_stats, host_watch
 from pileus.server.domain.host import HostState
 from pileus.server.hosts import operations
 from pileus.wire.messages import (
@@ -298,6 +298,7 @@ async def test_a_host_is_up_then_disconnected_then_down_and_up_again(site: Site)
     with site.database.write() as tx:
         long_ago = tx.now - 181_000
         tx.execute(update(host).where(host.c.id == host_id).values(disconnected_at=long_ago))
+        tx.execute(update(host_watch).values(since_at=long_ago))
     await site.listener.sweep()
     assert site.state(host_id) is HostState.DOWN
     async with agent_of(site, identity):

@@ -70,6 +70,9 @@ class Backend(Protocol):
     async def inventory(self) -> list[VmSeen]:
         """Every guest and router of ours on this host, off ones included."""
 
+    async def attached_pools(self) -> list[str]:
+        """UUIDs of pools that certainly are attached and need not be attached again; none is always right."""
+
     # storage
     async def attach_pool(self, pool: PoolRef) -> PoolFacts: ...
 

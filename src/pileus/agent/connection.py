@@ -8,7 +8,8 @@ import asyncio
 import contextlib
 import secrets
 from collections import Counter, defaultdict, deque
-from collections.abc import Mapping, Sequence
+from collections.abc import Coroutine, Mapping, Sequence
+from typing import Any
 
 import msgspec
 import structlog
@@ -18,15 +19,17 @@ from websockets.exceptions import ConnectionClosed, InvalidHandshake
 from pileus.agent import operations
 from pileus.agent.backend import Noticed
 from pileus.agent.enrolment import Endpoint
-from pileus.agent.host import Host, perform
+from pileus.agent.host import Fleet, Host, perform
 from pileus.agent.identity import Identity, is_server
 from pileus.agent.journal import Journal
 from pileus.agent.queues import Queues
 from pileus.wire import PROTOCOL
 from pileus.wire.messages import (
+    MOST_INTRODUCED,
     Answer,
     AnyFromAgent,
     AnyFromServer,
+    Ask,
     Deliver,
     Forget,
     GoAway,
@@ -34,9 +37,13 @@ from pileus.wire.messages import (
     Heartbeat,
     Hello,
     HostIntro,
+    Introduce,
+    Introduced,
+    LetGo,
     Progress,
     Report,
     VmChange,
+    Wanted,
     Welcome,
     decode_from_server,
     encode,
@@ -75,6 +82,7 @@ class Connection:
         hosts: Mapping[str, Host],
         journal: Journal,
         version: str,
+        fleet: Fleet | None = None,
         side_by_side: int = 16,
         first_backoff_seconds: float = FIRST_BACKOFF_SECONDS,
     ) -> None:
@@ -82,6 +90,7 @@ class Connection:
         self._identity = identity
         self._hosts = dict(hosts)
         self._journal = journal
+        self._fleet = fleet
         self._version = version
         self._first_backoff_seconds = first_backoff_seconds
         self._queues = Queues(self._work, side_by_side=side_by_side)
@@ -92,6 +101,12 @@ class Connection:
         self._busy: Counter[tuple[str, str]] = Counter()
         self._held: defaultdict[tuple[str, str], list[Happened]] = defaultdict(list)
         self._missed: deque[Happened] = deque(maxlen=MOST_MISSED)
+        self._introduced: asyncio.Queue[Introduced] = asyncio.Queue()
+        self._wanted: asyncio.Queue[Wanted] = asyncio.Queue()
+        self._introducing = asyncio.Lock()
+        self._more: tuple[HostIntro, ...] = ()
+        if fleet is not None:
+            fleet.bind(self.noticed)
         self.welcomed = asyncio.Event()
         """Set while a server has welcomed us on the present line."""
 
@@ -164,6 +179,8 @@ class Connection:
                     self._heartbeats(line, welcome.heartbeat_seconds),
                     self._reports(line, welcome.report_seconds),
                     self._resend(line),
+                    self._introduce_rest(line),
+                    *self._of_fleet(line),
                 )
             ]
             try:
@@ -180,19 +197,19 @@ class Connection:
 
     async def _introduce(self, line: ClientConnection) -> Welcome:
         self._missed.clear()
+        self._introduced, self._wanted = asyncio.Queue(), asyncio.Queue()
         intros = await self._intros()
-        if not intros:
+        if not intros and self._fleet is None:
             raise _LineEnded("no host of this agent can be introduced")
-        await line.send(encode(Hello(PROTOCOL, self._version, intros)))
+        first_hosts, self._more = intros[:MOST_INTRODUCED], intros[MOST_INTRODUCED:]
+        await line.send(encode(Hello(PROTOCOL, self._version, first_hosts)))
         async with asyncio.timeout(WELCOME_SECONDS):
             first = _decode(await line.recv())
         match first:
             case Welcome():
                 if first.protocol != PROTOCOL:
                     raise TurnedAway(f"the server speaks protocol {first.protocol}, this agent {PROTOCOL}")
-                for refused in first.refused:
-                    log.error("host.refused", host=refused)
-                    self._hosts.pop(refused, None)
+                self._refused(first.refused)
                 self._line = line
                 while self._missed:
                     self._say_soon(self._missed.popleft())
@@ -203,6 +220,49 @@ class Connection:
                 raise _LineEnded(text) if retry else TurnedAway(text)
             case _:
                 raise _LineEnded(f"{type(first).__name__} before Welcome")
+
+    def _of_fleet(self, line: ClientConnection) -> list[Coroutine[Any, Any, None]]:
+        if self._fleet is None:
+            return []
+        return [self._make_wanted(line, self._fleet), self._bring_back(line, self._fleet)]
+
+    async def _make_wanted(self, line: ClientConnection, fleet: Fleet) -> None:
+        """Introduce the hosts there are, then make what the server wants, as it is wanted."""
+        await self._introduce_more(line, fleet, fleet.uuids)
+        log.info("fleet.introduced", hosts=len(fleet.uuids))
+        while True:
+            await line.send(encode(Ask(fleet.room)))
+            wanted = await self._wanted.get()
+            fleet.make(wanted.hosts)
+            await self._introduce_more(line, fleet, [each.uuid for each in wanted.hosts])
+
+    async def _bring_back(self, line: ClientConnection, fleet: Fleet) -> None:
+        """Introduce anew what was out of reach for a while: the server is to hear what is left on it."""
+        while True:
+            await self._introduce_more(line, fleet, await fleet.returned())
+
+    async def _introduce_more(self, line: ClientConnection, fleet: Fleet, uuids: Sequence[str]) -> None:
+        for start in range(0, len(uuids), MOST_INTRODUCED):
+            intros = await fleet.intros(uuids[start : start + MOST_INTRODUCED])
+            if not intros:
+                continue
+            fleet.let_go(await self._introduced_on(line, intros))
+
+    async def _introduce_rest(self, line: ClientConnection) -> None:
+        """What the Hello had no room for."""
+        for start in range(0, len(self._more), MOST_INTRODUCED):
+            self._refused(await self._introduced_on(line, self._more[start : start + MOST_INTRODUCED]))
+
+    async def _introduced_on(self, line: ClientConnection, intros: tuple[HostIntro, ...]) -> tuple[str, ...]:
+        """Introduce hosts; returns those that the server will not have. One introduction is under way at a time."""
+        async with self._introducing:
+            await line.send(encode(Introduce(intros)))
+            return (await self._introduced.get()).refused
+
+    def _refused(self, uuids: Sequence[str]) -> None:
+        for uuid in uuids:
+            log.error("host.refused", host=uuid)
+            self._hosts.pop(uuid, None)
 
     async def _intros(self) -> tuple[HostIntro, ...]:
         said = await asyncio.gather(*(host.intro() for host in self._hosts.values()), return_exceptions=True)
@@ -227,12 +287,31 @@ class Connection:
                     await self._journal.forget(operation_ids)
                 case GoAway(text=text, retry=retry):
                     raise _LineEnded(text) if retry else TurnedAway(text)
+                case Introduced():
+                    self._introduced.put_nowait(message)
+                case Wanted():
+                    self._wanted.put_nowait(message)
+                case LetGo(hosts=hosts):
+                    self._let_go_of(hosts)
                 case Welcome():
                     raise _LineEnded("a second Welcome")
         raise _LineEnded("closed by the server")
 
+    def _let_go_of(self, uuids: Sequence[str]) -> None:
+        for uuid in uuids:
+            log.info("host.let_go", host=uuid)
+            self._hosts.pop(uuid, None)
+        if self._fleet is not None:
+            self._fleet.let_go(uuids)
+
+    async def _host(self, uuid: str) -> Host | None:
+        host = self._hosts.get(uuid)
+        if host is None and self._fleet is not None:
+            return await self._fleet.host(uuid)
+        return host
+
     async def _work(self, order: Deliver) -> None:
-        host = self._hosts.get(order.host)
+        host = await self._host(order.host)
         if host is None:
             refusal = Refusal(Reason.REJECTED, f"host {order.host} does not live in this agent")
             await self._say(Answer(order.operation_id, order.host, refusal=refusal))
@@ -265,8 +344,8 @@ class Connection:
         )
 
     async def _resend(self, line: ClientConnection) -> None:
-        for uuid in list(self._hosts):
-            for answer in await self._journal.unforgotten(uuid):
+        for answer in await self._journal.all_unforgotten():
+            if answer.host in self._hosts or self._fleet is not None:
                 await line.send(encode(answer))
 
     async def _heartbeats(self, line: ClientConnection, seconds: float) -> None:
@@ -276,6 +355,8 @@ class Connection:
             silent = tuple(uuid for uuid, lives in zip(hosts, alive, strict=True) if not lives)
             if self._left_out - set(silent):
                 raise _LineEnded("a host that was left out lives again")
+            if self._fleet is not None:
+                silent += self._fleet.silent()
             await line.send(encode(Heartbeat(silent)))
             await asyncio.sleep(seconds)
 
@@ -286,7 +367,10 @@ class Connection:
             for entry in stats:
                 if isinstance(entry, BaseException):
                     log.warning("stats.failed", reason=repr(entry))
-            await line.send(encode(Report(tuple(good))))
+            if self._fleet is not None:
+                good += await self._fleet.stats()
+            for start in range(0, len(good), MOST_INTRODUCED):
+                await line.send(encode(Report(tuple(good[start : start + MOST_INTRODUCED]))))
             await asyncio.sleep(seconds)
 
     def _happened(self, message: Happened) -> None:

@@ -109,7 +109,7 @@ async def enrol(identity: Identity, server: Endpoint, token: Token, *, address: 
     enrolled = _decode(body)
     if ca_sha256(enrolled.ca_pem) != ca_sha256(ca_pem):
         raise EnrolmentRefused(f"{server.host} answered with another CA than it presented")
-    host = EnrolledHost(enrolled.host, enrolled.kind, token_sha256(token.secret), address)
+    host = EnrolledHost(enrolled.host, enrolled.kind, token_sha256(token.secret), address, enrolled.fleet)
     identity.enrolled(host, certificate_pem=enrolled.certificate_pem, ca_pem=enrolled.ca_pem)
     return host
 

@@ -4,13 +4,14 @@
 """
 
 import functools
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
 from pileus.agent.backend import Backend, ImageStore, Noticed, Progressed, Refused
 from pileus.agent.executor import Executor, ImageExecutor
 from pileus.agent.journal import Journal
-from pileus.wire.messages import Answer, Deliver, HostIntro, HostKind, HostStats
+from pileus.wire.messages import Answer, Deliver, HostIntro, HostKind, HostStats, WantedHost
 from pileus.wire.operations import AnyOperation, AnyResult, Refusal
 
 
@@ -37,6 +38,42 @@ class Host(Protocol):
 
     async def execute(self, operation: AnyOperation, progressed: Progressed) -> AnyResult:
         """Raises `Refused`."""
+
+
+class Fleet(Protocol):
+    """Hosts that come and go while the agent runs: as many as it has room for, made when a server wants them."""
+
+    @property
+    def room(self) -> int:
+        """How many hosts more there is room for."""
+
+    @property
+    def uuids(self) -> list[str]:
+        """The hosts there are."""
+
+    def bind(self, noticed: Callable[[str], Noticed]) -> None:
+        """Once, before anything else: what the backend of a host is to tell changes to."""
+
+    def make(self, wanted: Sequence[WantedHost]) -> None:
+        """These are ours from now on; those that are here already stay as they are."""
+
+    def let_go(self, uuids: Iterable[str]) -> None:
+        """These are not ours any more."""
+
+    async def host(self, uuid: str) -> Host | None:
+        """The host of this UUID, if it is here and can be reached."""
+
+    async def intros(self, uuids: Sequence[str]) -> tuple[HostIntro, ...]:
+        """What these hosts are and hold now; those that cannot be reached are left out."""
+
+    def silent(self) -> tuple[str, ...]:
+        """Hosts that give no sign of life now."""
+
+    async def returned(self) -> list[str]:
+        """Waits until hosts that could not be reached can be, and have to be introduced anew."""
+
+    async def stats(self) -> list[HostStats]:
+        """Load of the hosts on which something has happened; the others are idle."""
 
 
 class RoutingHost:
@@ -66,7 +103,8 @@ class RoutingHost:
 
     async def intro(self) -> HostIntro:
         facts = await self._backend.facts()
-        return HostIntro(self._uuid, HostKind.ROUTING, facts, tuple(await self._backend.inventory()))
+        pools = tuple(await self._backend.attached_pools())
+        return HostIntro(self._uuid, HostKind.ROUTING, facts, tuple(await self._backend.inventory()), pools)
 
     async def alive(self) -> None:
         await self._backend.facts()

@@ -30,12 +30,13 @@ class StateDirBusy(Exception):
 
 
 class EnrolledHost(msgspec.Struct, frozen=True):
-    """A host of this agent; `token_sha256` tells which configured token brought it."""
+    """A host of this agent; `token_sha256` tells which configured token brought it. With `fleet`, it is a fleet."""
 
     uuid: str
     kind: HostKind
     token_sha256: str
     address: str = ""
+    fleet: bool = False
 
 
 class Identity:

@@ -101,6 +101,10 @@ class Journal:
         """Answers of this host that no `Forget` has named, oldest first."""
         return await self._offload(lambda: self._unforgotten(host))
 
+    async def all_unforgotten(self) -> list[Answer]:
+        """Answers of all hosts that no `Forget` has named, oldest first."""
+        return await self._offload(self._all_unforgotten)
+
     async def forget(self, operation_ids: tuple[str, ...]) -> None:
         """The server has these answers; drop what was forgotten long enough ago."""
         await self._offload(lambda: self._forget(operation_ids))
@@ -164,6 +168,13 @@ class Journal:
                 "SELECT answer FROM operation WHERE host = ? AND answer IS NOT NULL AND forgotten_at IS NULL"
                 " ORDER BY begun_at",
                 (host,),
+            ).fetchall()
+        return [_answers.decode(row[0]) for row in rows]
+
+    def _all_unforgotten(self) -> list[Answer]:
+        with self._lock:
+            rows = self._db.execute(
+                "SELECT answer FROM operation WHERE answer IS NOT NULL AND forgotten_at IS NULL ORDER BY begun_at"
             ).fetchall()
         return [_answers.decode(row[0]) for row in rows]
 

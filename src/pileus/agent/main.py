@@ -19,12 +19,21 @@ import structlog
 
 from pileus import __version__
 from pileus.agent.backend import Backend, HostSettings, ImageStore
+from pileus.agent.backends.simulator.fleet import simulated_fleet
 from pileus.agent.connection import Connection, TurnedAway
-from pileus.agent.enrolment import EnrolmentRefused, ServerUnreachable, enrol
-from pileus.agent.host import Host, RoutingHost, StorageHost
+from pileus.agent.enrolment import EnrolmentRefused, ServerUnreachable, Token, enrol
+from pileus.agent.host import Fleet, Host, RoutingHost, StorageHost
 from pileus.agent.identity import EnrolledHost, Identity, StateDirBusy
 from pileus.agent.journal import Journal, JournalUnusable
-from pileus.agent.settings import AgentSettings, BadSettings, HostEntry, from_document, from_file, options_from_pairs
+from pileus.agent.settings import (
+    AgentSettings,
+    BadSettings,
+    FleetEntry,
+    HostEntry,
+    from_document,
+    from_file,
+    options_from_pairs,
+)
 from pileus.wire.messages import HostKind
 from pileus.wire.operations import Refused
 
@@ -55,9 +64,12 @@ async def run(settings: AgentSettings, *, stop: asyncio.Event | None = None) -> 
         enrolled = await _enrol_all(identity, settings, stop)
         if enrolled is None:
             return
-        journal = Journal(settings.state_dir / "journal.db")
+        # Guests of a fleet end with this process, so a journal that survived it would tell of what is not there.
+        alone = settings.fleet is not None and not settings.hosts
+        journal = Journal.in_memory() if alone else Journal(settings.state_dir / "journal.db")
         try:
-            await _serve(settings, identity, enrolled, journal, stop)
+            fleet = None if settings.fleet is None else _fleet(settings.fleet, journal)
+            await _serve(settings, identity, enrolled, journal, fleet, stop)
         finally:
             journal.close()
     log.info("agent.ended")
@@ -68,6 +80,7 @@ async def _serve(
     identity: Identity,
     enrolled: Sequence[tuple[EnrolledHost, HostEntry]],
     journal: Journal,
+    fleet: Fleet | None,
     stop: asyncio.Event,
 ) -> None:
     hosts = {who.uuid: _host(identity, who, entry, journal) for who, entry in enrolled}
@@ -77,6 +90,7 @@ async def _serve(
         hosts=hosts,
         journal=journal,
         version=__version__,
+        fleet=fleet,
         side_by_side=settings.side_by_side,
     )
     async with contextlib.AsyncExitStack() as opened:
@@ -94,23 +108,48 @@ async def _enrol_all(
 ) -> list[tuple[EnrolledHost, HostEntry]] | None:
     """Every configured host with its identity; None when told to stop before that."""
     enrolled: list[tuple[EnrolledHost, HostEntry]] = []
+    if settings.fleet is not None:
+        who = await _enrolled(identity, settings, settings.fleet.token, "", stop)
+        if who is None:
+            return None
+        if not who.fleet:
+            raise BadSettings("fleet: the token is one of a host; addFleet takes one for a fleet")
     for entry in settings.hosts:
-        who = identity.host_of(entry.token.secret)
-        while who is None:
-            server = settings.servers[secrets.randbelow(len(settings.servers))]
-            try:
-                who = await enrol(identity, server, entry.token, address=entry.address)
-                log.info("host.enrolled", host=who.uuid, kind=who.kind)
-            except ServerUnreachable as error:
-                log.warning("enrolment.unanswered", reason=str(error))
-                with contextlib.suppress(TimeoutError):
-                    await asyncio.wait_for(stop.wait(), secrets.SystemRandom().uniform(0.2, ENROL_AGAIN_SECONDS))
-                if stop.is_set():
-                    return None
+        who = await _enrolled(identity, settings, entry.token, entry.address, stop)
+        if who is None:
+            return None
+        if who.fleet:
+            raise BadSettings("host: the token is one of a fleet; it belongs into [fleet]")
         if who.kind is not entry.kind:
             raise BadSettings(f"host {who.uuid} was added as {who.kind}, configured as {entry.kind}")
         enrolled.append((who, entry))
     return enrolled
+
+
+async def _enrolled(
+    identity: Identity, settings: AgentSettings, token: Token, address: str, stop: asyncio.Event
+) -> EnrolledHost | None:
+    """Who the token makes us, now or before; None when told to stop before that."""
+    who = identity.host_of(token.secret)
+    while who is None:
+        server = settings.servers[secrets.randbelow(len(settings.servers))]
+        try:
+            who = await enrol(identity, server, token, address=address)
+            log.info("host.enrolled", host=who.uuid, kind=who.kind, fleet=who.fleet)
+        except ServerUnreachable as error:
+            log.warning("enrolment.unanswered", reason=str(error))
+            with contextlib.suppress(TimeoutError):
+                await asyncio.wait_for(stop.wait(), secrets.SystemRandom().uniform(0.2, ENROL_AGAIN_SECONDS))
+            if stop.is_set():
+                return None
+    return who
+
+
+def _fleet(entry: FleetEntry, journal: Journal) -> Fleet:
+    try:
+        return simulated_fleet(journal, entry.options)
+    except ValueError as error:
+        raise BadSettings(f"fleet: {error}") from error
 
 
 def _host(identity: Identity, who: EnrolledHost, entry: HostEntry, journal: Journal) -> Host:

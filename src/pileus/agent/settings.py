@@ -10,6 +10,9 @@ from typing import Any
 from pileus.agent.enrolment import Endpoint, Token, parse_endpoint, parse_token
 from pileus.wire.messages import HostKind
 
+FLEET_SIDE_BY_SIDE = 10_000
+"""Simulated operations mostly wait for the clock."""
+
 
 class BadSettings(Exception):
     """The configuration cannot be used; the text names the entry."""
@@ -27,6 +30,14 @@ class HostEntry:
 
 
 @dataclass(frozen=True)
+class FleetEntry:
+    """A fleet of simulated hosts in this agent; `options` are read by the simulator."""
+
+    token: Token
+    options: Mapping[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
 class AgentSettings:
     """Everything an agent needs. `side_by_side` bounds the operations that run at one time."""
 
@@ -34,13 +45,15 @@ class AgentSettings:
     state_dir: Path
     hosts: tuple[HostEntry, ...]
     side_by_side: int = 16
+    fleet: FleetEntry | None = None
 
 
 def from_file(path: Path) -> AgentSettings:
     """Read a TOML file. Raises `BadSettings`.
 
     Top level: `servers` (list of HOST:PORT), `state_dir`, `side_by_side`, and `[[host]]` tables with `token` or
-    `token_file`, `kind` (Routing or SecondaryStorage), `backend`, `address` and `[host.options]`.
+    `token_file`, `kind` (Routing or SecondaryStorage), `backend`, `address` and `[host.options]`. A `[fleet]` table
+    with `token` or `token_file` and `[fleet.options]` makes the agent hold simulated hosts too.
     """
     try:
         with path.open("rb") as file:
@@ -54,23 +67,38 @@ def from_file(path: Path) -> AgentSettings:
 
 def from_document(document: Mapping[str, Any]) -> AgentSettings:
     """Check a parsed document. Raises `BadSettings`; unknown entries are refused, since they are usually misspelt."""
-    _known(document, {"servers", "state_dir", "side_by_side", "host"}, "")
+    _known(document, {"servers", "state_dir", "side_by_side", "host", "fleet"}, "")
+    fleet = _fleet(document["fleet"]) if "fleet" in document else None
     servers = document.get("servers", [])
     hosts = document.get("host", [])
     if not isinstance(servers, list) or not servers:
         raise BadSettings("servers: a list of at least one HOST:PORT is needed")
-    if not isinstance(hosts, list) or not hosts or not all(isinstance(host, dict) for host in hosts):
-        raise BadSettings("host: at least one [[host]] is needed")
-    side_by_side = document.get("side_by_side", 16)
+    if not isinstance(hosts, list) or not all(isinstance(host, dict) for host in hosts):
+        raise BadSettings("host: [[host]] tables are needed")
+    if not hosts and fleet is None:
+        raise BadSettings("host: at least one [[host]] is needed, or a [fleet]")
+    side_by_side = document.get("side_by_side", 16 if fleet is None else FLEET_SIDE_BY_SIDE)
     if not isinstance(side_by_side, int) or isinstance(side_by_side, bool) or side_by_side < 1:
         raise BadSettings("side_by_side: a positive number is needed")
     state_dir = _text(document, "state_dir", "")
     if not state_dir:
         raise BadSettings("state_dir: a directory is needed")
     entries = tuple(_host(host, number) for number, host in enumerate(hosts, 1))
-    if len({entry.token.secret for entry in entries}) != len(entries):
+    secrets = [entry.token.secret for entry in entries] + ([] if fleet is None else [fleet.token.secret])
+    if len(set(secrets)) != len(secrets):
         raise BadSettings("host: two hosts have the same token")
-    return AgentSettings(tuple(_server(server) for server in servers), Path(state_dir), entries, side_by_side)
+    return AgentSettings(tuple(_server(server) for server in servers), Path(state_dir), entries, side_by_side, fleet)
+
+
+def _fleet(table: object) -> FleetEntry:
+    if not isinstance(table, dict):
+        raise BadSettings("fleet: a table is needed")
+    where = "fleet: "
+    _known(table, {"token", "token_file", "options"}, where)
+    options = table.get("options", {})
+    if not isinstance(options, dict):
+        raise BadSettings(f"{where}options: a table is needed")
+    return FleetEntry(_token(table, where), options)
 
 
 def _host(table: Mapping[str, Any], number: int) -> HostEntry:

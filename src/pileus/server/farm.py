@@ -11,7 +11,7 @@ from pileus.server.hosts import signal
 from pileus.server.jobs import wakeup
 
 _KINDS = (wakeup.JOBS, wakeup.RECONCILERS)
-_REQUESTED, _REMOVED = "requested", "removed"
+_ABOUT_HOSTS = frozenset(signal.About)
 
 
 class Farm:
@@ -27,10 +27,7 @@ class Farm:
         self.notices.start()
         for kind, teller in self._tellers.items():
             wakeup.listen(teller, kind)
-        self._ignore_hosts = signal.listen(
-            requested=lambda host_id: self.notices.send(f"{_REQUESTED}:{host_id}"),
-            removed=lambda host_id: self.notices.send(f"{_REMOVED}:{host_id}"),
-        )
+        self._ignore_hosts = signal.listen({about: self._host_teller(about) for about in signal.About})
 
     def stop(self) -> bool:
         """Fall silent. False when it took too long."""
@@ -43,11 +40,12 @@ class Farm:
     def _teller(self, kind: str) -> Callable[[], None]:
         return lambda: self.notices.send(kind)
 
+    def _host_teller(self, about: signal.About) -> signal.Listener:
+        return lambda number: self.notices.send(f"{about}:{number}")
+
     def _heard(self, notice: str) -> None:
-        what, _, host_id = notice.partition(":")
+        what, _, number = notice.partition(":")
         if what in _KINDS:
             wakeup.announce(what)
-        elif what == _REQUESTED and host_id.isdecimal():
-            signal.announce_requested(int(host_id))
-        elif what == _REMOVED and host_id.isdecimal():
-            signal.announce_removed(int(host_id))
+        elif what in _ABOUT_HOSTS and number.isdecimal():
+            signal.announce(signal.About(what), int(number))

@@ -18,7 +18,6 @@ from pileus.server.api.app import create_app, create_integration_app
 from pileus.server.config import keys, value
 from pileus.server.db.migrate import DatabaseTooNew, DatabaseTooOld, make_ready
 from pileus.server.db.transaction import Database, Tx
-from pileus.server.domain.host import HostState
 from pileus.server.doors import Door
 from pileus.server.events import job_ended, job_failed
 from pileus.server.farm import Farm
@@ -28,6 +27,7 @@ from pileus.server.hosts import liveness
 from pileus.server.hosts.authority import Authority
 from pileus.server.hosts.callbacks import Callbacks
 from pileus.server.hosts.listener import Listener, ListenerSettings
+from pileus.server.hosts.liveness import Change
 from pileus.server.hosts.operations import HostOperation
 from pileus.server.jobs.engine import Engine, Hooks
 from pileus.server.jobs.pool import JobPool
@@ -185,22 +185,22 @@ def _answered(tx: Tx, operation: HostOperation) -> None:
     wake(tx, operation.topic)
 
 
-def _introduced(tx: Tx, host_id: int, intro: HostIntro) -> None:
-    host.introduced(tx, host_id, intro.facts)
-    vm_sync.inventory(tx, host_id, intro.holds)
+def _introduced(tx: Tx, intros: Sequence[tuple[int, HostIntro]]) -> None:
+    host.introduced_all(tx, intros)
+    vm_sync.inventories(tx, [(host_id, intro.holds) for host_id, intro in intros])
 
 
 def _happened(tx: Tx, host_id: int, what: Happened) -> None:
     vm_sync.happened(tx, host_id, uuid=what.uuid, epoch=what.epoch, change=what.change)
 
 
-def _reported(tx: Tx, _host_id: int, stats: HostStats) -> None:
-    vm_stats.reported(tx, stats)
+def _reported(tx: Tx, reports: Sequence[tuple[int, HostStats]]) -> None:
+    vm_stats.reported_all(tx, reports)
 
 
-def _state_changed(tx: Tx, host_id: int, state: HostState) -> None:
-    host_alert.changed(tx, host_id, state)
-    wake(tx, f"host:{host_id}")
+def _state_changed(tx: Tx, changes: Sequence[Change]) -> None:
+    host_alert.changed_all(tx, [(change.host_id, change.state) for change in changes])
+    wake(tx, *(f"host:{change.host_id}" for change in changes))
 
 
 def _stuck(tx: Tx, job: RowMapping) -> None:

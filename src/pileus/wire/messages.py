@@ -39,12 +39,16 @@ class HostFacts(Struct, frozen=True):
 
 
 class HostIntro(Struct, frozen=True):
-    """A host at the beginning of a connection, with everything that lives on it."""
+    """A host at the beginning of a connection, with everything that lives on it.
+
+    `pools` are the UUIDs of primary storage that it certainly has attached; others are attached anew.
+    """
 
     uuid: str
     kind: HostKind
     facts: HostFacts
     holds: tuple[VmSeen, ...] = ()
+    pools: tuple[str, ...] = ()
 
 
 class VmStats(Struct, frozen=True):
@@ -79,6 +83,9 @@ class VmChange(StrEnum):
     REBOOTED = "rebooted"
 
 
+MOST_INTRODUCED = 500
+"""So many hosts go into one frame and one transaction: a fleet of thousands holds up nobody."""
+
 # ---- agent to server
 
 
@@ -87,11 +94,26 @@ class FromAgent(Struct, frozen=True, tag_field="m"):
 
 
 class Hello(FromAgent, frozen=True, tag=True):
-    """First frame. The peer certificate must name every host listed."""
+    """First frame. The peer certificate must name every host listed, or speak for the fleet they belong to.
+
+    At most `MOST_INTRODUCED` hosts: more of them follow in `Introduce` frames.
+    """
 
     protocol: int
     version: str
     hosts: tuple[HostIntro, ...]
+
+
+class Introduce(FromAgent, frozen=True, tag=True):
+    """More hosts join this line, at most `MOST_INTRODUCED`. Answered by `Introduced`, before which no other is sent."""
+
+    hosts: tuple[HostIntro, ...]
+
+
+class Ask(FromAgent, frozen=True, tag=True):
+    """A fleet has room for so many hosts more. Answered by `Wanted`, at once or when somebody adds a host."""
+
+    room: int
 
 
 class Heartbeat(FromAgent, frozen=True, tag=True):
@@ -134,7 +156,7 @@ class Report(FromAgent, frozen=True, tag=True):
     hosts: tuple[HostStats, ...]
 
 
-AnyFromAgent = Hello | Heartbeat | Answer | Progress | Happened | Report
+AnyFromAgent = Hello | Introduce | Ask | Heartbeat | Answer | Progress | Happened | Report
 
 
 # ---- server to agent
@@ -155,6 +177,31 @@ class Welcome(FromServer, frozen=True, tag=True):
     heartbeat_seconds: float
     report_seconds: float
     refused: tuple[str, ...] = ()
+
+
+class Introduced(FromServer, frozen=True, tag=True):
+    """The hosts of the last `Introduce` are on this line, except `refused` ones: the agent lets go of them."""
+
+    refused: tuple[str, ...] = ()
+
+
+class WantedHost(Struct, frozen=True):
+    """A host of hypervisor Simulator that somebody added, for a fleet to make."""
+
+    uuid: str
+    name: str
+
+
+class Wanted(FromServer, frozen=True, tag=True):
+    """These hosts are the fleet's from now on: it makes them and introduces them."""
+
+    hosts: tuple[WantedHost, ...]
+
+
+class LetGo(FromServer, frozen=True, tag=True):
+    """These hosts are not on this line any more (removed): the agent forgets them."""
+
+    hosts: tuple[str, ...]
 
 
 class GoAway(FromServer, frozen=True, tag=True):
@@ -179,7 +226,7 @@ class Forget(FromServer, frozen=True, tag=True):
     operation_ids: tuple[str, ...]
 
 
-AnyFromServer = Welcome | GoAway | Deliver | Forget
+AnyFromServer = Welcome | Introduced | Wanted | LetGo | GoAway | Deliver | Forget
 
 _encoder = msgspec.msgpack.Encoder()
 _from_agent = msgspec.msgpack.Decoder(AnyFromAgent)
@@ -201,9 +248,10 @@ class Enrol(Struct, frozen=True):
 
 
 class Enrolled(Struct, frozen=True):
-    """The host's identity: certificate and CA (PEM), and the UUID it must present."""
+    """The host's identity: certificate and CA (PEM), and the UUID it must present; with `fleet`, those of a fleet."""
 
     host: str
     kind: HostKind
     certificate_pem: str
     ca_pem: str
+    fleet: bool = False

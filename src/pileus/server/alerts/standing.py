@@ -4,6 +4,7 @@ With a mail server and recipients set, a mail is written with every alert that i
 cleared, in the same transaction; `alerts.mail` is how it leaves.
 """
 
+from collections.abc import Collection
 from enum import IntEnum
 
 from sqlalchemy import ColumnElement, RowMapping, insert, select, update
@@ -70,6 +71,16 @@ def standing(tx: Tx, *kinds: AlertType) -> list[RowMapping]:
     """The alerts of these types that stand."""
     found = select(alert).where(alert.c.standing == 1, alert.c.type.in_([int(kind) for kind in kinds]))
     return tx.all(found.order_by(alert.c.id))
+
+
+def standing_among(tx: Tx, kind: AlertType, subjects: Collection[str]) -> list[str]:
+    """Those of some hundreds of subjects about which an alert of this type stands."""
+    if not subjects:
+        return []
+    found = select(alert.c.subject_key).where(
+        alert.c.type == int(kind), alert.c.subject_key.in_(list(subjects)), alert.c.standing == 1
+    )
+    return [row["subject_key"] for row in tx.all(found)]
 
 
 def _standing(kind: AlertType, subject: str) -> tuple[ColumnElement[bool], ...]:

@@ -53,6 +53,7 @@ KINDS: Mapping[type[ids.Entity], Kind] = {
     ids.Pod: Kind("pod", place.pod, Rule.ADMINS),
     ids.Cluster: Kind("cluster", place.cluster, Rule.ADMINS),
     ids.Host: Kind("host", host.host, Rule.ADMINS),
+    ids.Fleet: Kind("fleet", host.fleet, Rule.ADMINS),
     ids.StoragePool: Kind("storage pool", host.storage_pool, Rule.ADMINS),
     ids.VlanIpRange: Kind("VLAN IP range", network.vlan_ip_range, Rule.ADMINS),
     ids.PublicIp: Kind("public IP address", network.public_ip, Rule.OWNED),

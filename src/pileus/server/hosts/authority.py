@@ -1,7 +1,7 @@
 """The cloud's own certificate authority: vouches for servers and hosts, and for nobody else.
 
-A host certificate names its hosts as `urn:uuid:…`; a server certificate carries `SERVER_ROLE`, so that no host can
-pass for a server even though one CA signs both.
+A host certificate names its hosts as `urn:uuid:…` and its fleet as `urn:pileus:fleet:…`; a server certificate carries
+`SERVER_ROLE`, so that no host can pass for a server even though one CA signs both.
 """
 
 import datetime
@@ -28,6 +28,7 @@ SERVER_ROLE = "urn:pileus:server"
 CA_DAYS = 3650
 LEAF_DAYS = 1095
 _URN = "urn:uuid:"
+_FLEET = "urn:pileus:fleet:"
 _SKEW = datetime.timedelta(hours=1)
 
 
@@ -47,26 +48,31 @@ class Issued:
 
 @dataclass(frozen=True)
 class Presented:
-    """What a peer's certificate, verified by TLS, says."""
+    """What a peer's certificate, verified by TLS, says: the hosts and the fleet (or "") it speaks for."""
 
     serial: str
     hosts: frozenset[str]
+    fleet: str = ""
 
 
 class Authority:
     """The CA, loaded. Cheap to keep; its key stays in memory and in the database."""
 
-    def __init__(self, certificate_pem: str, key_pem: str) -> None:
+    def __init__(self, certificate_pem: str, key_pem: str, *, leaf_seconds: float = LEAF_DAYS * 86400) -> None:
         key = serialization.load_pem_private_key(key_pem.encode(), password=None)
         if not isinstance(key, ec.EllipticCurvePrivateKey):
             raise ValueError("the authority's key is of a kind we never make")
         self._key = key
+        self._life = datetime.timedelta(seconds=leaf_seconds)
         self._certificate = x509.load_pem_x509_certificate(certificate_pem.encode())
         self.ca_pem = certificate_pem
 
     @classmethod
-    def load(cls, database: Database) -> "Authority":
-        """The farm's authority; the first server makes it. Blocks: call it from a thread."""
+    def load(cls, database: Database, *, leaf_seconds: float = LEAF_DAYS * 86400) -> "Authority":
+        """The farm's authority; the first server makes it. Blocks: call it from a thread.
+
+        What it signs counts for `leaf_seconds`.
+        """
         columns = select(authority_table.c.certificate_pem, authority_table.c.key_pem)
         ours = columns.where(authority_table.c.name == "ca")
         with database.read() as tx:
@@ -86,7 +92,7 @@ class Authority:
                 row = tx.one(ours)
         if row is None:
             raise RuntimeError("the authority was stored and is not there")
-        return cls(row["certificate_pem"], row["key_pem"])
+        return cls(row["certificate_pem"], row["key_pem"], leaf_seconds=leaf_seconds)
 
     @property
     def ca_sha256(self) -> str:
@@ -109,14 +115,16 @@ class Authority:
             context.load_cert_chain(chain)
         return context
 
-    def issue(self, csr_pem: str, hosts: Iterable[str], *, serving: bool) -> Issued:
-        """A certificate naming these host UUIDs for the key of the request. Raises `BadRequest`.
+    def issue(self, csr_pem: str, hosts: Iterable[str], *, serving: bool, fleet: str = "") -> Issued:
+        """A certificate naming these host UUIDs, and a fleet's, for the key of the request. Raises `BadRequest`.
 
         The request's subject is ignored. With `serving` (storage hosts) the certificate may be shown by a listener,
         and the addresses the request asks for are taken over.
         """
         request = _read_request(csr_pem)
         alternatives: list[x509.GeneralName] = [x509.UniformResourceIdentifier(_URN + uuid) for uuid in sorted(hosts)]
+        if fleet:
+            alternatives.append(x509.UniformResourceIdentifier(_FLEET + fleet))
         if serving:
             alternatives += _addresses(request)
         public = request.public_key()
@@ -149,7 +157,7 @@ class Authority:
             .public_key(public)
             .serial_number(x509.random_serial_number())
             .not_valid_before(now - _SKEW)
-            .not_valid_after(now + datetime.timedelta(days=LEAF_DAYS))
+            .not_valid_after(now + self._life)
             .add_extension(x509.BasicConstraints(ca=False, path_length=None), critical=True)
             .add_extension(x509.SubjectAlternativeName(alternatives), critical=False)
             .add_extension(x509.ExtendedKeyUsage(uses), critical=False)
@@ -166,7 +174,7 @@ def key_sha256(csr_pem: str) -> str:
 
 
 def presented(der: bytes | None) -> Presented | None:
-    """Read a peer certificate that TLS has verified; None when there is none, or it names no host."""
+    """Read a peer certificate that TLS has verified; None when there is none, or it names nobody."""
     if der is None:
         return None
     certificate = x509.load_der_x509_certificate(der)
@@ -176,7 +184,9 @@ def presented(der: bytes | None) -> Presented | None:
         return None
     uris = names.get_values_for_type(x509.UniformResourceIdentifier)
     hosts = frozenset(uri.removeprefix(_URN) for uri in uris if uri.startswith(_URN))
-    return Presented(f"{certificate.serial_number:x}", hosts) if hosts else None
+    fleets = [uri.removeprefix(_FLEET) for uri in uris if uri.startswith(_FLEET)]
+    fleet = fleets[0] if len(fleets) == 1 else ""
+    return Presented(f"{certificate.serial_number:x}", hosts, fleet) if hosts or fleet else None
 
 
 def _make_ca() -> tuple[str, str]:

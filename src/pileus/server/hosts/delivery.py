@@ -6,17 +6,28 @@ Everything that comes from hosts goes through one inbox in the order it came, se
 
 import asyncio
 import contextlib
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, field
 
 import structlog
-from sqlalchemy import insert, update
 
-from pileus.server.db.tables.host import host_stats
 from pileus.server.db.transaction import Database, Tx
 from pileus.server.hosts import operations, signal
 from pileus.server.hosts.callbacks import Callbacks
-from pileus.wire.messages import Answer, AnyFromServer, Deliver, Forget, GoAway, Happened, HostStats, Progress, Report
+from pileus.server.hosts.pulse import Pulse
+from pileus.wire.messages import (
+    Answer,
+    AnyFromServer,
+    Deliver,
+    Forget,
+    GoAway,
+    Happened,
+    LetGo,
+    Progress,
+    Report,
+    Wanted,
+    WantedHost,
+)
 
 log = structlog.get_logger(__name__)
 
@@ -26,28 +37,37 @@ BATCH = 64
 INBOX = 1024
 PROGRESS_SECONDS = 1.0
 POLL_SECONDS = 5.0
+MANY = 500
+"""More hosts than this are not named in one statement."""
 
 
 @dataclass(eq=False)
 class Line:
-    """One agent's connection: its hosts by UUID, and how to talk to it.
+    """One agent's connection: its hosts by UUID and by id, and how to talk to it.
+
+    `came` once hosts have asked to be on it. A line of a fleet has its id, how many hosts more it waits for (`room`),
+    and the highest id of those that were its already and were offered to it on this line (`offered`).
 
     `due` hosts may have something to deliver; `delivered` operations wait for an answer; `stored` answers are to be
-    forgotten. Only the task that delivers may wait for the peer, so a slow agent holds up nobody else.
+    forgotten, `gone` hosts to be let go, hosts on `offer` to be made by the fleet. Only the task that delivers may wait
+    for the peer, so a slow agent holds up nobody else.
     """
 
-    hosts: dict[str, int]
     send: Callable[[AnyFromServer], Awaitable[None]]
     end: Callable[[GoAway], Awaitable[None]]
+    hosts: dict[str, int] = field(default_factory=dict)
+    uuids: dict[int, str] = field(default_factory=dict)
+    came: bool = False
+    fleet: int | None = None
+    room: int = 0
+    offered: int = 0
+    pulse: Pulse = field(default_factory=Pulse)
     due: set[int] = field(default_factory=set)
     woken: asyncio.Event = field(default_factory=asyncio.Event)
     delivered: set[str] = field(default_factory=set)
     stored: list[str] = field(default_factory=list)
-
-    @property
-    def uuids(self) -> dict[int, str]:
-        """The hosts by id."""
-        return {host_id: uuid for uuid, host_id in self.hosts.items()}
+    gone: list[str] = field(default_factory=list)
+    offer: list[WantedHost] = field(default_factory=list)
 
 
 class Delivery:
@@ -58,6 +78,8 @@ class Delivery:
         self._callbacks = callbacks
         self.poll_seconds = poll_seconds
         self._lines: dict[int, Line] = {}
+        self.lines: set[Line] = set()
+        """All lines, those without hosts too."""
         self._inbox: asyncio.Queue[tuple[Line, Inbound]] = asyncio.Queue(INBOX)
         self._progress: dict[str, tuple[int, Progress]] = {}
         self._progressed = asyncio.Event()
@@ -75,7 +97,14 @@ class Delivery:
 
             return tell
 
-        self._ignore = signal.listen(requested=soon(self._wake), removed=soon(self._remove))
+        self._ignore = signal.listen(
+            {
+                signal.About.REQUESTED: soon(self._wake),
+                signal.About.REMOVED: soon(self._remove),
+                signal.About.RECONNECT: soon(self._reconnect),
+                signal.About.FLEET_REMOVED: soon(self._remove_fleet),
+            }
+        )
         for work in (self._work_off(), self._poll(), self._write_progress()):
             self._spawn(work)
 
@@ -94,50 +123,64 @@ class Delivery:
 
     async def end_all(self, message: GoAway) -> None:
         """End every line with the same words."""
-        ends = (line.end(message) for line in set(self._lines.values()))
+        ends = (line.end(message) for line in list(self.lines))
         await asyncio.gather(*ends, return_exceptions=True)
 
     @property
     def connected(self) -> set[int]:
-        """Ids of the hosts that have a line here."""
+        """Ids of the hosts that have a line here; a copy."""
         return set(self._lines)
 
     def holds(self, line: Line, host_id: int) -> bool:
         """Whether the host's present line is this one."""
         return self._lines.get(host_id) is line
 
-    def attach(self, line: Line) -> None:
-        """From now on the hosts of this line are reached over it; an older line of one of them is ended."""
-        for host_id in line.hosts.values():
+    def attach(self, line: Line, hosts: Mapping[str, int]) -> None:
+        """From now on these hosts are reached over this line; an older line of one of them is ended."""
+        self.lines.add(line)
+        line.hosts.update(hosts)
+        for uuid, host_id in hosts.items():
+            line.uuids[host_id] = uuid
             older = self._lines.get(host_id)
             self._lines[host_id] = line
             if older is not None and older is not line:
-                self._spawn(older.end(GoAway("the host has connected anew")))
+                self.end_soon(older, GoAway("the host has connected anew"))
+        line.due.update(hosts.values())
+        line.woken.set()
 
     def detach(self, line: Line) -> list[int]:
         """The line is gone. Returns the hosts that have no other."""
-        gone = [host_id for host_id in line.hosts.values() if self._lines.get(host_id) is line]
+        self.lines.discard(line)
+        gone = [host_id for host_id in line.uuids if self._lines.get(host_id) is line]
         for host_id in gone:
             del self._lines[host_id]
         return gone
 
+    def end_soon(self, line: Line, why: GoAway) -> None:
+        """End a line without waiting for it; its agent may connect anew."""
+        self._spawn(line.end(why))
+
     async def deliver(self, line: Line) -> None:
         """Send what waits for the hosts of this line, now and whenever something is asked; runs as long as the line."""
-        line.due.update(line.hosts.values())
-        line.woken.set()
         while True:
             await line.woken.wait()
             line.woken.clear()
             if line.stored:
                 stored, line.stored = line.stored, []
                 await line.send(Forget(tuple(stored)))
+            if line.offer:
+                offer, line.offer = line.offer, []
+                await line.send(Wanted(tuple(offer)))
+            if line.gone:
+                gone, line.gone = line.gone, []
+                await line.send(LetGo(tuple(gone)))
             due = {host_id for host_id in line.due if self.holds(line, host_id)}
             line.due.clear()
-            uuids = line.uuids
             for each in await asyncio.to_thread(self._waiting, due):
-                if each.operation_id not in line.delivered:
+                uuid = line.uuids.get(each.host_id)
+                if uuid is not None and each.operation_id not in line.delivered:
                     line.delivered.add(each.operation_id)
-                    await line.send(Deliver(each.operation_id, uuids[each.host_id], each.queue, each.operation))
+                    await line.send(Deliver(each.operation_id, uuid, each.queue, each.operation))
 
     async def received(self, line: Line, message: Inbound) -> None:
         """Take a message of a host; waits while the inbox is full, so a flood slows its own line down."""
@@ -158,31 +201,51 @@ class Delivery:
 
     def _remove(self, host_id: int) -> None:
         line = self._lines.get(host_id)
-        if line is not None:
+        if line is None:
+            return
+        if line.fleet is None:
             # Other hosts of the same agent come back at once; the new Welcome refuses the removed one.
-            self._spawn(line.end(GoAway("a host was removed")))
+            self.end_soon(line, GoAway("a host was removed"))
+            return
+        # A fleet holds thousands: only this one is let go, and nothing of it is believed from now on.
+        del self._lines[host_id]
+        uuid = line.uuids.pop(host_id)
+        del line.hosts[uuid]
+        line.gone.append(uuid)
+        line.woken.set()
+
+    def _reconnect(self, host_id: int) -> None:
+        line = self._lines.get(host_id)
+        if line is not None:
+            self.end_soon(line, GoAway("the host is asked to connect anew"))
+
+    def _remove_fleet(self, fleet_id: int) -> None:
+        for line in self.lines:
+            if line.fleet == fleet_id:
+                self.end_soon(line, GoAway("the fleet was removed"))
 
     def _waiting(self, host_ids: set[int]) -> list[operations.Waiting]:
         if not host_ids:
             return []
         with self._database.read() as tx:
-            return operations.waiting(tx, host_ids)
+            if len(host_ids) > MANY:
+                host_ids = set(operations.hosts_with_waiting(tx)) & host_ids
+            return operations.waiting(tx, host_ids) if host_ids else []
 
     async def _poll(self) -> None:
         """Finds what another server of the farm asked of our hosts."""
         while True:
             await asyncio.sleep(self.poll_seconds)
             try:
-                for host_id in await asyncio.to_thread(self._hosts_with_waiting, self.connected):
-                    self._wake(host_id)
+                if self._lines:
+                    for host_id in await asyncio.to_thread(self._hosts_with_waiting):
+                        self._wake(host_id)
             except Exception as error:
                 log.error("poll.failed", exc_info=error)
 
-    def _hosts_with_waiting(self, host_ids: set[int]) -> list[int]:
-        if not host_ids:
-            return []
+    def _hosts_with_waiting(self) -> list[int]:
         with self._database.read() as tx:
-            return operations.hosts_with_waiting(tx, host_ids)
+            return operations.hosts_with_waiting(tx)
 
     async def _work_off(self) -> None:
         while True:
@@ -228,10 +291,9 @@ class Delivery:
                         if uuid in line.hosts:
                             self._callbacks.on_happened(tx, line.hosts[uuid], message)
                     case Report(hosts=reports):
-                        for report in reports:
-                            if report.uuid in line.hosts:
-                                _write_stats(tx, line.hosts[report.uuid], report)
-                                self._callbacks.on_report(tx, line.hosts[report.uuid], report)
+                        known = [(line.hosts[each.uuid], each) for each in reports if each.uuid in line.hosts]
+                        for start in range(0, len(known), MANY):
+                            self._callbacks.on_report(tx, known[start : start + MANY])
 
         self._database.run(write)
 
@@ -272,16 +334,3 @@ class Delivery:
         task = asyncio.get_running_loop().create_task(guarded())
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
-
-
-def _write_stats(tx: Tx, host_id: int, report: HostStats) -> None:
-    values = {
-        "cpu_used": report.cpu_used,
-        "memory_used_bytes": report.memory_used_bytes,
-        "load_average": report.load_average,
-        "received_bytes": report.received_bytes,
-        "sent_bytes": report.sent_bytes,
-        "taken_at": tx.now,
-    }
-    if tx.execute(update(host_stats).where(host_stats.c.host_id == host_id).values(**values)).rowcount == 0:
-        tx.execute(insert(host_stats).values(host_id=host_id, **values))

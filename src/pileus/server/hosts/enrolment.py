@@ -3,13 +3,16 @@
 import hashlib
 import secrets
 from collections import OrderedDict
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
 
-from sqlalchemy import insert, or_, select, update
+from sqlalchemy import Column, ColumnElement, Table, and_, insert, or_, select, update
 
-from pileus.server.db.tables.host import enrolment_token, host, host_certificate
+from pileus.server.db.tables.host import enrolment_token, fleet, host, host_certificate
 from pileus.server.db.transaction import Tx
 from pileus.server.domain.host import HostState
+from pileus.server.hosts import fleets
 from pileus.server.hosts.authority import Authority, Presented, key_sha256
 from pileus.server.hosts.signal import announce_removed
 from pileus.wire.messages import Enrol, Enrolled, HostKind
@@ -40,40 +43,52 @@ def redeem(tx: Tx, authority: Authority, request: Enrol, shown: Presented | None
     """
     digest = _digest(request.token)
     key = key_sha256(request.csr_pem)
-    used = tx.execute(
-        update(enrolment_token)
-        .where(
-            enrolment_token.c.token_hash == digest,
-            or_(enrolment_token.c.used_at.is_(None), enrolment_token.c.key_sha256 == key),
-            enrolment_token.c.expires_at > tx.now,
-        )
-        .values(used_at=tx.now, key_sha256=key)
-    )
-    if used.rowcount != 1:
-        raise Denied
+    named = _named(tx, shown)
+    if not _used_up(tx, enrolment_token, enrolment_token.c.expires_at, digest, key, used_at=tx.now):
+        if not _used_up(tx, fleet, fleet.c.token_expires_at, digest, key):
+            raise Denied
+        found = fleets.by_token(tx, digest)
+        if found is None:
+            raise Denied
+        named.fleet = found
+        certificate = _issue(tx, authority, request.csr_pem, named)
+        return Enrolled(found[1], HostKind.ROUTING, certificate, authority.ca_pem, fleet=True)
     row = tx.one(
         select(host.c.id, host.c.uuid, host.c.kind)
         .join(enrolment_token, enrolment_token.c.host_id == host.c.id)
         .where(enrolment_token.c.token_hash == digest, host.c.live == 1)
     )
-    if row is None:
+    if row is None or not fleets.take_for_agent(tx, row["id"]):
         raise Denied
-    named = {uuid: (host_id, kind) for uuid, host_id, kind in _counting(tx, shown)}
-    named[row["uuid"]] = (row["id"], row["kind"])
-    serving = any(kind == HostKind.SECONDARY_STORAGE for _, kind in named.values())
-    issued = authority.issue(request.csr_pem, named, serving=serving)
-    for host_id, _ in named.values():
-        tx.execute(
-            insert(host_certificate).values(
-                serial=issued.serial, host_id=host_id, issued_at=issued.issued_at, expires_at=issued.expires_at
-            )
-        )
-    return Enrolled(row["uuid"], HostKind(row["kind"]), issued.certificate_pem, authority.ca_pem)
+    named.hosts[row["uuid"]] = (row["id"], row["kind"])
+    certificate = _issue(tx, authority, request.csr_pem, named)
+    return Enrolled(row["uuid"], HostKind(row["kind"]), certificate, authority.ca_pem)
+
+
+def renew(tx: Tx, authority: Authority, csr_pem: str, shown: Presented | None) -> str:
+    """A new certificate (PEM) for what the one shown still counts for. Raises `Denied` when that is nothing."""
+    named = _named(tx, shown)
+    if not named.hosts and named.fleet is None:
+        raise Denied
+    return _issue(tx, authority, csr_pem, named)
 
 
 def accepted(tx: Tx, shown: Presented) -> dict[str, int]:
     """The hosts (UUID to id) for which a verified certificate counts now: named, not revoked, not removed."""
-    return {uuid: host_id for uuid, host_id, _ in _counting(tx, shown)}
+    return accepted_all(tx, [shown])[0]
+
+
+def accepted_all(tx: Tx, shown: Sequence[Presented]) -> list[dict[str, int]]:
+    """For each of some hundreds of verified certificates, the hosts for which it counts now."""
+    by_serial = {each.serial: each for each in shown}
+    found: dict[str, dict[str, int]] = {serial: {} for serial in by_serial}
+    naming = [each.serial for each in by_serial.values() if each.hosts]
+    if naming:
+        serials = _COUNTING.add_columns(host_certificate.c.serial).where(host_certificate.c.serial.in_(naming))
+        for row in tx.all(serials):
+            if row["uuid"] in by_serial[row["serial"]].hosts:
+                found[row["serial"]][row["uuid"]] = row["id"]
+    return [found[each.serial] for each in shown]
 
 
 def revoke(tx: Tx, host_id: int) -> None:
@@ -89,19 +104,55 @@ def revoke(tx: Tx, host_id: int) -> None:
     tx.after_commit(lambda: announce_removed(host_id))
 
 
+@dataclass
+class _Named:
+    """Whom a certificate names: hosts (UUID to id and kind), and a fleet (id and UUID)."""
+
+    hosts: dict[str, tuple[int, str]]
+    fleet: tuple[int, str] | None
+
+
+def _named(tx: Tx, shown: Presented | None) -> _Named:
+    hosts = {uuid: (host_id, kind) for uuid, host_id, kind in _counting(tx, shown)}
+    return _Named(hosts, fleets.counting(tx, shown))
+
+
+def _issue(tx: Tx, authority: Authority, csr_pem: str, named: _Named) -> str:
+    serving = any(kind == HostKind.SECONDARY_STORAGE for _, kind in named.hosts.values())
+    fleet_uuid = "" if named.fleet is None else named.fleet[1]
+    issued = authority.issue(csr_pem, named.hosts, serving=serving, fleet=fleet_uuid)
+    for host_id, _ in named.hosts.values():
+        tx.execute(
+            insert(host_certificate).values(
+                serial=issued.serial, host_id=host_id, issued_at=issued.issued_at, expires_at=issued.expires_at
+            )
+        )
+    if named.fleet is not None:
+        fleets.certified(tx, named.fleet[0], issued)
+    return issued.certificate_pem
+
+
+def _used_up(tx: Tx, table: Table, expires_at: Column[Any], digest: str, key: str, **values: Any) -> bool:
+    """Bind the token to the key. False when it is unknown, too old, or another key's."""
+    unused: ColumnElement[bool] = table.c.key_sha256.is_(None)
+    if "used_at" in table.c:
+        unused = and_(unused, table.c.used_at.is_(None))
+    mine = or_(unused, table.c.key_sha256 == key)
+    free = update(table).where(table.c.token_hash == digest, expires_at > tx.now, mine)
+    return tx.execute(free.values(key_sha256=key, **values)).rowcount == 1
+
+
+_COUNTING = (
+    select(host.c.uuid, host.c.id, host.c.kind)
+    .join(host_certificate, host_certificate.c.host_id == host.c.id)
+    .where(host_certificate.c.revoked_at.is_(None), host.c.live == 1, host.c.state != str(HostState.REMOVED))
+)
+
+
 def _counting(tx: Tx, shown: Presented | None) -> list[tuple[str, int, str]]:
     if shown is None:
         return []
-    rows = tx.all(
-        select(host.c.uuid, host.c.id, host.c.kind)
-        .join(host_certificate, host_certificate.c.host_id == host.c.id)
-        .where(
-            host_certificate.c.serial == shown.serial,
-            host_certificate.c.revoked_at.is_(None),
-            host.c.live == 1,
-            host.c.state != str(HostState.REMOVED),
-        )
-    )
+    rows = tx.all(_COUNTING.where(host_certificate.c.serial == shown.serial))
     return [(row["uuid"], row["id"], row["kind"]) for row in rows if row["uuid"] in shown.hosts]
 
 

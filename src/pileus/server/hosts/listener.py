@@ -8,8 +8,10 @@ import asyncio
 import contextlib
 import logging
 import time
-from dataclasses import dataclass, field
+from collections.abc import Awaitable, Callable, Iterable, Sequence
+from dataclasses import dataclass
 from http import HTTPStatus
+from typing import Any
 
 import msgspec
 import structlog
@@ -20,22 +22,29 @@ from websockets.http11 import Request, Response
 
 from pileus.server.config import keys, value
 from pileus.server.db.transaction import Database, Tx
-from pileus.server.hosts import enrolment, liveness
+from pileus.server.hosts import enrolment, liveness, signal
+from pileus.server.hosts.arrivals import Admitted, Arrivals
 from pileus.server.hosts.authority import Authority, BadRequest, Presented, presented
 from pileus.server.hosts.callbacks import Callbacks
 from pileus.server.hosts.delivery import Delivery, Line
 from pileus.server.hosts.first_bytes import Doorway, Post, Reply
+from pileus.server.hosts.offers import Offers
 from pileus.wire import PROTOCOL
 from pileus.wire.messages import (
+    MOST_INTRODUCED,
     Answer,
     AnyFromAgent,
     AnyFromServer,
+    Ask,
     Enrol,
     Enrolled,
     GoAway,
     Happened,
     Heartbeat,
     Hello,
+    HostIntro,
+    Introduce,
+    Introduced,
     Progress,
     Report,
     Welcome,
@@ -48,6 +57,8 @@ log = structlog.get_logger(__name__)
 LARGEST_FRAME = 16 * 1024 * 1024
 HELLO_SECONDS = 30.0
 MISSED_HEARTBEATS = 3
+WATCH_GAP_SWEEPS = 3
+"""A farm that did not look for so many sweeps was away: silence counts from when it looks again."""
 
 
 @dataclass(frozen=True)
@@ -67,15 +78,6 @@ class ListenerSettings:
     most_in_the_door: int = 256
 
 
-@dataclass
-class _Heard:
-    """Signs of life, in seconds of the loop's clock."""
-
-    at: dict[int, float] = field(default_factory=dict)
-    unwritten: set[int] = field(default_factory=set)
-    quiet: set[int] = field(default_factory=set)
-
-
 class Listener:
     """The server's side of all host connections. `start` and `close` it in the event loop it shall live in."""
 
@@ -89,12 +91,11 @@ class Listener:
         self.delivery = Delivery(database, self._callbacks)
         self._attempts = enrolment.Attempts(time.monotonic)
         self._doorway = Doorway(self._posted, most=settings.most_in_the_door)
-        self._heard = _Heard()
-        self._changing = asyncio.Lock()
-        """Held while a host comes or goes: a line that ends late must not put out the one that took its place."""
+        self._arrivals = Arrivals(database, self.delivery, self._callbacks, server=settings.server)
+        self._offers = Offers(database, self.delivery)
         self._server: Server | None = None
-        self._closing = False
-        self._sweeper: asyncio.Task[None] | None = None
+        self._looked_at = time.monotonic()
+        self._periodic: list[asyncio.Task[None]] = []
 
     @property
     def port(self) -> int:
@@ -113,6 +114,8 @@ class Listener:
         context = await asyncio.to_thread(self._authority.server_context, self._settings.names)
         await asyncio.to_thread(self._forget_old_lines)
         await self.delivery.start()
+        self._arrivals.start()
+        self._offers.start()
         self._server = await serve(
             self._session,
             self._settings.address,
@@ -124,20 +127,28 @@ class Listener:
             max_size=LARGEST_FRAME,
             compression=None,
             server_header=None,
-            ping_interval=20,
-            ping_timeout=20,
+            ping_interval=None,  # Heartbeats tell as much.
             close_timeout=5,
-            backlog=128,
+            backlog=1024,
             logger=_quiet_logger(),
         )
-        self._sweeper = asyncio.create_task(self._sweep_forever())
+        settings = self._settings
+        self._periodic = [
+            asyncio.create_task(_every(seconds, work))
+            for seconds, work in (
+                (settings.heartbeat_seconds, self._end_quiet_lines),
+                (settings.sweep_seconds, self.sweep),
+                (settings.write_heard_seconds, self._write_heard),
+            )
+        ]
 
     async def close(self) -> None:
         """Tell the agents to go elsewhere, and end all lines."""
-        self._closing = True
-        if self._sweeper is not None:
-            self._sweeper.cancel()
-            await asyncio.gather(self._sweeper, return_exceptions=True)
+        self._arrivals.closing = True
+        for task in self._periodic:
+            task.cancel()
+        await asyncio.gather(*self._periodic, return_exceptions=True)
+        await self._offers.close()
         if self._server is not None:
             # Nobody who is told to go may come back here.
             self._server.server.close()
@@ -145,6 +156,7 @@ class Listener:
         if self._server is not None:
             self._server.close()
             await self._server.wait_closed()
+        await self._arrivals.close()
         await asyncio.gather(*self._doorway.tasks, return_exceptions=True)
 
     async def begin_anew(self) -> None:
@@ -189,15 +201,28 @@ class Listener:
     # a line
 
     async def _session(self, connection: ServerConnection) -> None:
+        async def send(message: AnyFromServer) -> None:
+            with contextlib.suppress(ConnectionClosed):
+                await connection.send(encode(message))
+
+        async def end(message: GoAway) -> None:
+            await _turn_away(connection, message)
+
+        line = Line(send, end)
         try:
-            line = await self._introduce(connection)
+            if not await self._introduce(connection, line):
+                return
+            await self._serve(connection, line)
         except (ConnectionClosed, TimeoutError):
             return
         except Exception as error:
-            log.error("line.introduction_failed", peer=connection.remote_address, exc_info=error)
-            return
-        if line is None:
-            return
+            log.error("line.failed", peer=connection.remote_address, exc_info=error)
+        finally:
+            await self._arrivals.go(line)
+            if line.hosts:
+                log.info("line.ended", hosts=len(line.hosts))
+
+    async def _serve(self, connection: ServerConnection, line: Line) -> None:
         deliverer = asyncio.create_task(self.delivery.deliver(line))
         try:
             await self._listen(connection, line)
@@ -206,124 +231,113 @@ class Listener:
             results = await asyncio.gather(deliverer, return_exceptions=True)
             if isinstance(results[0], Exception) and not isinstance(results[0], ConnectionClosed):
                 log.error("line.delivery_failed", exc_info=results[0])
-            async with self._changing:
-                await asyncio.to_thread(self._lost, self.delivery.detach(line))
-            log.info("line.ended", hosts=len(line.hosts))
 
-    async def _introduce(self, connection: ServerConnection) -> Line | None:
+    async def _introduce(self, connection: ServerConnection, line: Line) -> bool:
         async with asyncio.timeout(HELLO_SECONDS):
             first = _decode(await connection.recv())
         shown = _shown(connection)
-        if not isinstance(first, Hello) or shown is None:
+        if not isinstance(first, Hello) or shown is None or len(first.hosts) > MOST_INTRODUCED:
             await _turn_away(connection, GoAway("a Hello is expected"))
-            return None
+            return False
         if first.protocol != PROTOCOL:
             which = "agent" if first.protocol < PROTOCOL else "server"
             text = f"agent speaks protocol {first.protocol}, server {PROTOCOL}: upgrade the {which}"
             await _turn_away(connection, GoAway(text, retry=False))
-            return None
-
-        async def send(message: AnyFromServer) -> None:
-            with contextlib.suppress(ConnectionClosed):
-                await connection.send(encode(message))
-
-        async def end(message: GoAway) -> None:
-            await _turn_away(connection, message)
-
-        async with self._changing:
-            hosts = await asyncio.to_thread(self._welcome, shown, first)
-            line = Line(hosts, send, end)
-            self.delivery.attach(line)
-        if not hosts:
+            return False
+        admitted = await self._arrivals.come(line, shown, first.hosts)
+        if not admitted.hosts and admitted.fleet is None:
             await _turn_away(connection, GoAway("none of these hosts is known here", retry=False))
-            return None
+            return False
         self._doorway.leave(connection)
-        self._hear(set(hosts.values()))
         settings = self._settings
-        refused = tuple(intro.uuid for intro in first.hosts if intro.uuid not in hosts)
-        await send(Welcome(PROTOCOL, settings.server, settings.heartbeat_seconds, settings.report_seconds, refused))
-        log.info("line.up", hosts=len(hosts), refused=len(refused), version=first.version)
-        return line
-
-    def _welcome(self, shown: Presented, hello: Hello) -> dict[str, int]:
-        def welcome(tx: Tx) -> dict[str, int]:
-            known = enrolment.accepted(tx, shown)
-            hosts: dict[str, int] = {}
-            for intro in hello.hosts:
-                host_id = known.get(intro.uuid)
-                if host_id is None or intro.uuid in hosts:
-                    continue
-                hosts[intro.uuid] = host_id
-                for change in liveness.connected(tx, host_id, self._settings.server, intro.facts):
-                    self._callbacks.on_state(tx, change.host_id, change.state)
-                self._callbacks.on_inventory(tx, host_id, intro)
-            return hosts
-
-        return self._database.run(welcome)
+        refused = _refused(first.hosts, admitted)
+        line.pulse.heard_at = time.monotonic()
+        await line.send(
+            Welcome(PROTOCOL, settings.server, settings.heartbeat_seconds, settings.report_seconds, refused)
+        )
+        log.info("line.up", hosts=len(admitted.hosts), refused=len(refused), version=first.version)
+        return True
 
     async def _listen(self, connection: ServerConnection, line: Line) -> None:
-        patience = MISSED_HEARTBEATS * self._settings.heartbeat_seconds
+        shown = _shown(connection)
         with contextlib.suppress(ConnectionClosed):
             while True:
-                try:
-                    async with asyncio.timeout(patience):
-                        message = _decode(await connection.recv())
-                except TimeoutError:
-                    await _turn_away(connection, GoAway("no heartbeat"))
-                    return
+                message = _decode(await connection.recv())
+                line.pulse.heard_at = time.monotonic()
                 match message:
                     case Heartbeat(silent=silent):
-                        await self._heartbeat(line, set(silent))
+                        await self._heartbeat(line, silent)
                     case Answer() | Happened() | Report():
                         await self.delivery.received(line, message)
                     case Progress():
                         self.delivery.progressed(line, message)
-                    case Hello() | None:
+                    case Introduce(hosts=intros) if shown is not None and len(intros) <= MOST_INTRODUCED:
+                        admitted = await self._arrivals.come(line, shown, intros)
+                        line.pulse.heard_at = time.monotonic()  # It was we who did not listen.
+                        await line.send(Introduced(_refused(intros, admitted)))
+                    case Ask(room=room) if line.fleet is not None:
+                        self._offers.asked(line, room)
+                    case _:
                         log.warning("line.bad_frame", peer=connection.remote_address)
                         await _turn_away(connection, GoAway("a frame that cannot be read"))
                         return
 
     # signs of life
 
-    async def _heartbeat(self, line: Line, silent: set[str]) -> None:
-        speaking = {host_id for uuid, host_id in line.hosts.items() if uuid not in silent}
-        self._hear(speaking)
-        back = speaking & self._heard.quiet
+    async def _heartbeat(self, line: Line, silent: tuple[str, ...]) -> None:
+        quiet = [line.hosts[uuid] for uuid in silent if uuid in line.hosts]
+        back = line.pulse.beat(quiet, now=time.monotonic())
         if back:
-            await asyncio.to_thread(self._up, back)
-            self._heard.quiet -= back
+            await self._change(back, liveness.up)
 
-    def _hear(self, host_ids: set[int]) -> None:
-        now = time.monotonic()
-        self._heard.at.update(dict.fromkeys(host_ids, now))
-        self._heard.unwritten |= host_ids
+    async def _end_quiet_lines(self) -> None:
+        """Lines that say nothing for too long are over, whatever their sockets say."""
+        now, looked_at = time.monotonic(), self._looked_at
+        self._looked_at = now
+        if now - looked_at > (MISSED_HEARTBEATS - 1) * self._settings.heartbeat_seconds:
+            return  # It was we who were held up: what they said may still wait to be read.
+        late = now - MISSED_HEARTBEATS * self._settings.heartbeat_seconds
+        for line in list(self.delivery.lines):
+            if line.pulse.heard_at < late:
+                self.delivery.end_soon(line, GoAway("no heartbeat"))
 
-    async def _sweep_forever(self) -> None:
-        written = time.monotonic()
-        while True:
-            await asyncio.sleep(self._settings.sweep_seconds)
-            try:
-                if time.monotonic() - written >= self._settings.write_heard_seconds:
-                    written = time.monotonic()
-                    heard, self._heard.unwritten = self._heard.unwritten, set()
-                    await asyncio.to_thread(self._write_heard, heard)
-                await self.sweep()
-            except Exception as error:
-                log.error("sweep.failed", exc_info=error)
+    async def _write_heard(self) -> None:
+        silent = {host_id for line in self.delivery.lines for host_id in line.pulse.silent}
+        await self._arrivals.hear(frozenset(silent))
 
     async def sweep(self) -> None:
         """Call hosts Down that gave no sign of life for too long. Runs by itself every few seconds."""
-        connected = self.delivery.connected
         down_after_seconds = await asyncio.to_thread(self._down_after_seconds)
-        late = time.monotonic() - down_after_seconds
-        silent = {host_id for host_id in connected if self._heard.at.get(host_id, 0.0) <= late}
-        for host_id in set(self._heard.at) - connected:
-            del self._heard.at[host_id]
-        self._heard.quiet = (self._heard.quiet | silent) & connected
-        await asyncio.to_thread(self._down, down_after_seconds, silent, connected - silent)
+        silent_since = time.monotonic() - down_after_seconds
+        silent = [host_id for line in self.delivery.lines for host_id in line.pulse.late(since=silent_since)]
+        await self._change(silent, self._down_if_ours)
+        settings = self._settings
+        since = await asyncio.to_thread(self._watch)
+        silence: dict[str, Any] = {
+            "server": settings.server,
+            "wait_ms": round(down_after_seconds * 1000),
+            "written_ms": round(settings.write_heard_seconds * 1000),
+            "since": since,
+        }
+        # Looked for first, and looked at again in the transaction: they may have come back in between.
+        await self._change(
+            await asyncio.to_thread(self._read, lambda tx: liveness.not_come_back(tx, since=since)),
+            lambda tx, ids: liveness.lost_line(tx, liveness.not_come_back(tx, since=since, among=ids)),
+        )
+        await self._change(
+            await asyncio.to_thread(self._read, lambda tx: liveness.late(tx, **silence)),
+            lambda tx, ids: liveness.down(tx, liveness.late(tx, **silence, among=ids)),
+        )
+        for host_id in await asyncio.to_thread(self._read, lambda tx: liveness.reconnecting(tx, settings.server)):
+            signal.announce_reconnect(host_id)
 
-    def _write_heard(self, host_ids: set[int]) -> None:
-        self._database.run(lambda tx: liveness.heard(tx, host_ids))
+    def _watch(self) -> int:
+        gap_ms = round(WATCH_GAP_SWEEPS * self._settings.sweep_seconds * 1000)
+        return self._database.run(lambda tx: liveness.watched(tx, gap_ms=gap_ms))
+
+    def _read(self, look: Callable[[Tx], list[int]]) -> list[int]:
+        with self._database.read() as tx:
+            return look(tx)
 
     def _down_after_seconds(self) -> float:
         if self._settings.down_after_seconds is not None:
@@ -331,37 +345,40 @@ class Listener:
         with self._database.read() as tx:
             return float(value(tx, keys.alert_wait))
 
-    def _down(self, after_seconds: float, silent: set[int], speaking: set[int]) -> None:
-        def down(tx: Tx) -> None:
-            # Silent here: a host that has a line to another server by now may speak there.
-            ours = liveness.held_by(tx, self._settings.server, silent)
-            self._tell(tx, liveness.down(tx, wait_ms=round(after_seconds * 1000), silent=ours, speaking=speaking))
+    def _down_if_ours(self, tx: Tx, host_ids: Sequence[int]) -> list[liveness.Change]:
+        # Silent here: a host that has a line to another server by now may speak there.
+        return liveness.down(tx, liveness.still_held(tx, self._settings.server, host_ids))
 
-        self._database.run(down)
+    async def _change(self, host_ids: Iterable[int], to: Callable[[Tx, Sequence[int]], list[liveness.Change]]) -> None:
+        ordered = sorted(host_ids)
+        for start in range(0, len(ordered), liveness.CHUNK):
+            await asyncio.to_thread(self._change_some, ordered[start : start + liveness.CHUNK], to)
 
-    def _up(self, host_ids: set[int]) -> None:
-        def up(tx: Tx) -> None:
-            for host_id in sorted(host_ids):
-                self._tell(tx, liveness.up(tx, host_id))
+    def _change_some(
+        self, host_ids: Sequence[int], to: Callable[[Tx, Sequence[int]], list[liveness.Change]]
+    ) -> None:
+        def change(tx: Tx) -> None:
+            changes = to(tx, host_ids)
+            if changes:
+                self._callbacks.on_state(tx, changes)
 
-        self._database.run(up)
-
-    def _lost(self, host_ids: list[int]) -> None:
-        def lost(tx: Tx) -> None:
-            if self._closing:
-                liveness.released(tx, self._settings.server, host_ids)
-                return
-            for host_id in sorted(host_ids):
-                self._tell(tx, liveness.disconnected(tx, host_id, self._settings.server))
-
-        self._database.run(lost)
+        self._database.run(change)
 
     def _forget_old_lines(self) -> None:
         self._database.run(lambda tx: liveness.released(tx, self._settings.server))
 
-    def _tell(self, tx: Tx, changes: list[liveness.Change]) -> None:
-        for change in changes:
-            self._callbacks.on_state(tx, change.host_id, change.state)
+
+async def _every(seconds: float, work: Callable[[], Awaitable[None]]) -> None:
+    while True:
+        await asyncio.sleep(seconds)
+        try:
+            await work()
+        except Exception as error:
+            log.error("periodic.failed", work=getattr(work, "__name__", ""), exc_info=error)
+
+
+def _refused(intros: Sequence[HostIntro], admitted: Admitted) -> tuple[str, ...]:
+    return tuple(intro.uuid for intro in intros if intro.uuid not in admitted.hosts)
 
 
 def _shown(connection: ServerConnection) -> Presented | None:

@@ -133,13 +133,9 @@ def waiting(tx: Tx, host_ids: Iterable[int]) -> list[Waiting]:
     return [Waiting(row["operation_id"], row["host_id"], row["queue"], _operations.decode(row["body"])) for row in rows]
 
 
-def hosts_with_waiting(tx: Tx, host_ids: Iterable[int]) -> list[int]:
-    """Which of the hosts have something to do."""
-    statement = (
-        select(host_operation.c.host_id)
-        .where(host_operation.c.pending == 1, host_operation.c.host_id.in_(list(host_ids)))
-        .distinct()
-    )
+def hosts_with_waiting(tx: Tx) -> list[int]:
+    """All hosts that have something to do: found by what is pending, however many hosts there are."""
+    statement = select(host_operation.c.host_id).where(host_operation.c.pending == 1).distinct()
     return [row["host_id"] for row in tx.all(statement)]
 
 

@@ -39,8 +39,8 @@ def add(
     hypervisor: str,
     cluster_type: str,
     allocation_state: str | None,
-) -> dict[str, Any]:
-    """A new cluster of hosts of one hypervisor type in a pod."""
+) -> int:
+    """A new cluster of hosts of one hypervisor type in a pod; returns its key."""
     checked_name(name, "clustername")
     if pod_id is None:
         raise ParameterError("podid is required for a cluster", parameter="podid")
@@ -59,7 +59,7 @@ def add(
         allocation_state=str(one_of(AllocationState, allocation_state or "Enabled", "allocationstate")),
     )
     added(tx, caller, cluster_id, name)
-    return view(tx, caller, cluster_id)
+    return cluster_id
 
 
 def added(tx: Tx, caller: Caller, cluster_id: int, name: str) -> None:

@@ -1,6 +1,7 @@
 """Hosts and secondary storage. Guide: "Working with Hosts", "Secondary Storage"."""
 
 import hashlib
+from collections.abc import Sequence
 from typing import Any
 
 from sqlalchemy import RowMapping
@@ -21,7 +22,7 @@ from pileus.server.domain.errors import ParameterError, ResourceInUse
 from pileus.server.domain.host import HOST, AllocationState, HostState, Hypervisor
 from pileus.server.domain.ids import Cluster, Host, Id, OsCategory, Pod, Zone
 from pileus.server.events import record, types
-from pileus.server.hosts import operations
+from pileus.server.hosts import fleets, operations
 from pileus.server.hosts.enrolment import revoke
 from pileus.server.jobs.reconciler import trigger
 from pileus.server.jobs.submit import wake
@@ -31,7 +32,7 @@ from pileus.server.services.cluster import added, hypervisor_of_hosts
 from pileus.server.services.naming import checked_name
 from pileus.server.services.paging import bounds
 from pileus.server.services.place_url import place_of
-from pileus.wire.messages import HostFacts, HostKind
+from pileus.wire.messages import HostFacts, HostIntro, HostKind
 
 SHORTEST_TOKEN = 16
 LONGEST_TAG = 128
@@ -55,7 +56,8 @@ def add(
 ) -> dict[str, Any]:
     """Expect a new host: its agent enrols with `password` as the one-time secret, and the host comes up by itself.
 
-    Errors: a used name, a cluster of another hypervisor, a secret that is too short or was used before.
+    A simulated host is made by the fleet that takes it first, and any password will do. Errors: a used name, a cluster
+    of another hypervisor, a secret that is too short or was used before.
     """
     kind = hypervisor_of_hosts(hypervisor)
     group = _cluster(tx, caller, zone_id, pod_id, cluster_id, cluster_name, kind)
@@ -78,10 +80,35 @@ def add(
         url=place_of(url if "//" in url else f"http://{url}", "url").shown,
         allocation_state=str(one_of(AllocationState, allocation_state or "Enabled", "allocationstate")),
     )
-    _expect(tx, host_id, password, "password")
+    if kind is Hypervisor.SIMULATOR:
+        _simulate(tx, host_id, password)
+    else:
+        _expect(tx, host_id, password, "password")
     hosts.set_tags(tx, host_id, _tags(tags or []))
     _record(tx, caller, types.HOST_CREATE, f"Host {name} was added", host_id)
     return view(tx, caller, host_id)
+
+
+def add_first(
+    tx: Tx, caller: Caller, cluster_id: int, *, url: str, password: str | None, allocation_state: str | None
+) -> None:
+    """The first host of a new cluster, named by the URL with which the cluster was added; of simulated ones only."""
+    row = clusters.by_id(tx, cluster_id)
+    if row["hypervisor"] != Hypervisor.SIMULATOR:
+        return
+    add(
+        tx,
+        caller,
+        zone_id=row["zone_id"],
+        pod_id=row["pod_id"],
+        cluster_id=row["id"],
+        cluster_name=None,
+        hypervisor=row["hypervisor"],
+        url=url,
+        password=password or "",
+        allocation_state=allocation_state,
+        tags=None,
+    )
 
 
 def add_secondary_storage(tx: Tx, caller: Caller, *, zone_id: Id[Zone], url: str, token: str | None) -> dict[str, Any]:
@@ -160,25 +187,38 @@ def delete(tx: Tx, caller: Caller, host_id: Id[Host]) -> None:
 
 
 def introduced(tx: Tx, host_id: int, facts: HostFacts) -> None:
-    """A host has connected: count what guests may claim of it, give it its pools, let waiting jobs go on."""
+    """A host has connected, with nothing attached."""
     row = hosts.by_id(tx, host_id)
-    if row["live"] is None:
-        return
-    if row["kind"] == HostKind.ROUTING:
-        factor = value(tx, keys.cpu_overprovisioning_factor)
-        hosts.set_capacity(
-            tx,
-            host_id,
-            cpu_total_mhz=int(facts.cpus * facts.cpu_mhz * float(factor)),
-            ram_total_mib=facts.memory_bytes // _MIB,
-        )
-        # Every time: a host that was switched off and on has mounted nothing.
-        for pool in pools.of_cluster(tx, row["cluster_id"]):
-            if not storage_pool.attaching(tx, pool["id"], host_id, queued_only=True):
-                storage_pool.attach(tx, pool["id"], host_id)
-    else:
+    introduced_all(tx, [(host_id, HostIntro(row["uuid"], HostKind(row["kind"]), facts))])
+
+
+def introduced_all(tx: Tx, intros: Sequence[tuple[int, HostIntro]]) -> None:
+    """Hosts, some hundreds at most, have connected: count what guests may claim of them, give them their pools, let
+    waiting jobs go on."""
+    told = dict(intros)
+    rows = hosts.live_among(tx, told)
+    routing = [row for row in rows if row["kind"] == HostKind.ROUTING]
+    factor = float(value(tx, keys.cpu_overprovisioning_factor))
+    hosts.set_capacities(
+        tx,
+        {
+            row["id"]: (int(facts.cpus * facts.cpu_mhz * factor), facts.memory_bytes // _MIB)
+            for row in routing
+            for facts in (told[row["id"]].facts,)
+        },
+    )
+    in_cluster = pools.of_clusters(tx, {row["cluster_id"] for row in routing if row["cluster_id"] is not None})
+    for row in routing:
+        # What it does not say that it has is attached anew: a host that was switched off and on has mounted nothing.
+        has = told[row["id"]].pools
+        for pool in in_cluster.get(row["cluster_id"], ()):
+            attached = pool["uuid"] in has and pools.is_attached(tx, pool["id"], row["id"])
+            if not attached and not storage_pool.attaching(tx, pool["id"], row["id"], queued_only=True):
+                storage_pool.attach(tx, pool["id"], row["id"])
+    if len(routing) < len(rows):
         trigger(tx, "template-download")
-    wake(tx, f"host:{host_id}")
+    if rows:
+        wake(tx, *(f"host:{row['id']}" for row in rows))
 
 
 def list_page(
@@ -262,6 +302,14 @@ def _tags(given: list[str]) -> list[str]:
     if any(len(tag) > LONGEST_TAG for tag in tags):
         raise ParameterError(f"a tag in hosttags has at most {LONGEST_TAG} characters", parameter="hosttags")
     return tags
+
+
+def _simulate(tx: Tx, host_id: int, password: str) -> None:
+    """Whoever comes first holds it: a fleet, or an agent of its own with the password, if that can be a secret."""
+    digest = hashlib.sha256(password.encode()).hexdigest()
+    if len(password) >= SHORTEST_TOKEN and not hosts.token_taken(tx, digest):
+        hosts.add_token(tx, host_id, digest, expires_at=tx.now + TOKEN_LIFE_MS)
+    fleets.want(tx, host_id)
 
 
 def _expect(tx: Tx, host_id: int, token: str, parameter: str) -> None:

@@ -1,6 +1,9 @@
 """Load of hosts and guests, from the reports of hosts. The CPU load of a guest is the growth of its CPU time."""
 
-from sqlalchemy import insert, select, update
+from collections.abc import Sequence
+from typing import Any
+
+from sqlalchemy import bindparam, insert, select, update
 
 from pileus.server.db.tables.host import host, host_stats
 from pileus.server.db.tables.offering import service_offering
@@ -12,23 +15,25 @@ from pileus.wire.messages import HostStats, VmStats
 def reported(tx: Tx, stats: HostStats) -> None:
     """Store what a host said of itself and of its guests; guests that do not live there are left out."""
     host_id = tx.scalar(select(host.c.id).where(host.c.uuid == stats.uuid, host.c.live == 1))
-    if host_id is None:
+    if host_id is not None:
+        reported_all(tx, [(host_id, stats)])
+
+
+def reported_all(tx: Tx, reports: Sequence[tuple[int, HostStats]]) -> None:
+    """`reported` of some hundreds of hosts, given by id."""
+    known = select(host_stats.c.host_id).where(host_stats.c.host_id.in_([host_id for host_id, _ in reports]))
+    there = {row["host_id"] for row in tx.all(known)}
+    new = [host_id for host_id, _ in reports if host_id not in there]
+    if new:
+        tx.execute(insert(host_stats), [{"host_id": host_id, "taken_at": tx.now} for host_id in new])
+    tx.execute(_OF_HOST, [{"of": host_id, **_of_host(tx, stats)} for host_id, stats in reports])
+    told = {(host_id, each.name): each for host_id, stats in reports for each in stats.vms}
+    if not told:
         return
-    of_host = {
-        "cpu_used": stats.cpu_used,
-        "memory_used_bytes": stats.memory_used_bytes,
-        "load_average": stats.load_average,
-        "received_bytes": stats.received_bytes,
-        "sent_bytes": stats.sent_bytes,
-        "storage_total_bytes": stats.storage_total_bytes,
-        "storage_used_bytes": stats.storage_used_bytes,
-        "taken_at": tx.now,
-    }
-    if tx.execute(update(host_stats).where(host_stats.c.host_id == host_id).values(**of_host)).rowcount == 0:
-        tx.execute(insert(host_stats).values(host_id=host_id, **of_host))
     here = (
         select(
             vm.c.id,
+            vm.c.host_id,
             vm.c.instance_name,
             service_offering.c.cpus,
             vm_stats.c.cpu_seconds,
@@ -39,17 +44,39 @@ def reported(tx: Tx, stats: HostStats) -> None:
                 vm_stats, vm_stats.c.vm_id == vm.c.id
             )
         )
-        .where(vm.c.live == 1, vm.c.host_id == host_id)
+        .where(vm.c.live == 1, vm.c.host_id.in_(sorted({host_id for host_id, _ in told})))
     )
-    told = {each.name: each for each in stats.vms}
     for row in tx.all(here):
-        each = told.get(row["instance_name"])
+        each = told.get((row["host_id"], row["instance_name"]))
         if each is None:
             continue
         used = None
         if row["taken_at"] is not None:
             used = percent(each, row["cpu_seconds"], seconds=(tx.now - row["taken_at"]) / 1000, cpus=row["cpus"])
         _store(tx, row["id"], each, used, known=row["taken_at"] is not None)
+
+
+_OF_HOST_COLUMNS = (
+    "cpu_used",
+    "memory_used_bytes",
+    "load_average",
+    "received_bytes",
+    "sent_bytes",
+    "storage_total_bytes",
+    "storage_used_bytes",
+    "taken_at",
+)
+
+_OF_HOST = (
+    update(host_stats)
+    .where(host_stats.c.host_id == bindparam("of"))
+    .values({name: bindparam(name) for name in _OF_HOST_COLUMNS})
+)
+
+
+def _of_host(tx: Tx, stats: HostStats) -> dict[str, Any]:
+    values = {name: getattr(stats, name) for name in _OF_HOST_COLUMNS if name != "taken_at"}
+    return {**values, "taken_at": tx.now}
 
 
 def percent(now: VmStats, before_cpu_seconds: float, *, seconds: float, cpus: int) -> float | None:

@@ -171,7 +171,11 @@ class LinedWorld(World):
                 self.come_back(line)
         speaking = [line.host_id for line in self.lines.values() if line.up]
         with self.db.write() as tx:
-            for change in liveness.down(tx, wait_ms=DOWN_AFTER_SECONDS * 1000, speaking=speaking):
+            lost = [host_id for host_id in liveness.not_come_back(tx, since=0) if host_id not in speaking]
+            for change in liveness.lost_line(tx, lost):
+                wake(tx, f"host:{change.host_id}")
+            late = liveness.late(tx, server=SERVER, wait_ms=DOWN_AFTER_SECONDS * 1000, written_ms=0, since=0)
+            for change in liveness.down(tx, [host_id for host_id in late if host_id not in speaking]):
                 self.chronicle.note(f"host {change.host_id} is {change.state}")
                 self.given_up.add(self.lines[change.host_id].uuid)
                 wake(tx, f"host:{change.host_id}")
@@ -194,7 +198,7 @@ class LinedWorld(World):
         line.outbox.clear()
         line.delivered.clear()
         with self.db.write() as tx:
-            for change in liveness.disconnected(tx, line.host_id, SERVER):
+            for change in liveness.disconnected(tx, [line.host_id], SERVER):
                 wake(tx, f"host:{change.host_id}")
         self.chronicle.note(f"line of host {line.host_id} ends")
 
@@ -246,7 +250,7 @@ class LinedWorld(World):
         intro = self.hosts.intro(line.uuid)
         self.chronicle.note(f"host {line.host_id} connects with {[(vm.name, vm.epoch) for vm in intro.holds]}")
         with self.db.write() as tx:
-            for change in liveness.connected(tx, line.host_id, SERVER, intro.facts):
+            for change in liveness.connected(tx, {line.host_id: intro.facts}, SERVER):
                 wake(tx, f"host:{change.host_id}")
             host_service.introduced(tx, line.host_id, intro.facts)
             vm_sync.inventory(tx, line.host_id, intro.holds)

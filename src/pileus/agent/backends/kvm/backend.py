@@ -89,6 +89,9 @@ class KvmBackend:
 
     # ---- storage
 
+    async def attached_pools(self) -> list[str]:
+        return []
+
     async def attach_pool(self, pool: PoolRef) -> PoolFacts:
         return await self._pools.attach(pool)
 

@@ -91,6 +91,9 @@ class SimulatorBackend:
     async def inventory(self) -> list[VmSeen]:
         return [_seen(guest) for guest in self.host.guests.values()]
 
+    async def attached_pools(self) -> list[str]:
+        return sorted(self.host.attached)
+
     # storage
 
     async def attach_pool(self, pool: PoolRef) -> PoolFacts:

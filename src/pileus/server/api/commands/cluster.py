@@ -18,7 +18,7 @@ from pileus.server.api.command import (
     param,
 )
 from pileus.server.domain.ids import Cluster, Id, Pod, Zone
-from pileus.server.services import cluster
+from pileus.server.services import cluster, host
 
 
 class ClusterResponse(Response, name="cluster", kind=Cluster, load=cluster.view):
@@ -42,22 +42,25 @@ class HypervisorResponse(Response, name="hypervisor"):
     name = out("the name of the hypervisor")
 
 
-@command("addCluster", roles=ROOT_ONLY, returns=ClusterResponse, emits="CLUSTER.CREATE")
+@command("addCluster", roles=ROOT_ONLY, returns=ClusterResponse, emits=("CLUSTER.CREATE", "HOST.CREATE"))
 class AddCluster(Params):
-    """Adds a new cluster."""
+    """Adds a new cluster. One of hypervisor Simulator that comes with a URL has its first host at once."""
 
     zone_id: Id[Zone] = param("the ID of the zone of the cluster")
     pod_id: Id[Pod] | None = param("the ID of the pod of the cluster", default=None)
     cluster_name: str = param("the name of the cluster")
     hypervisor: str = param("hypervisor type of the cluster: KVM, Simulator")
     cluster_type: str = param("type of the cluster: CloudManaged, ExternalManaged")
-    url: str | None = param("the URL of an external manager of the cluster", default=None)
+    url: str | None = param(
+        "the URL of an external manager of the cluster; for Simulator, of its first host, such as http://sim",
+        default=None,
+    )
     username: str | None = param("the user name at the external manager", default=None)
     password: str | None = param("the password at the external manager", default=None, secret=True)
     allocation_state: str | None = param("Enabled or Disabled for new guests", default=None)
 
     def run(self, call: Call) -> View:
-        return cluster.add(
+        made = cluster.add(
             call.tx,
             call.caller,
             zone_id=self.zone_id,
@@ -67,6 +70,16 @@ class AddCluster(Params):
             cluster_type=self.cluster_type,
             allocation_state=self.allocation_state,
         )
+        if self.url:
+            host.add_first(
+                call.tx,
+                call.caller,
+                made,
+                url=self.url,
+                password=self.password,
+                allocation_state=self.allocation_state,
+            )
+        return cluster.view(call.tx, call.caller, made)
 
 
 @command("updateCluster", roles=ROOT_ONLY, returns=ClusterResponse, emits="CLUSTER.EDIT")

@@ -68,7 +68,10 @@ class HostResponse(Response, name="host", kind=Host, load=host.view):
 
 @command("addHost", roles=ADMINS, returns=HostResponse, emits="HOST.CREATE")
 class AddHost(Params):
-    """Adds a host. Its agent enrols with the password as the one-time secret, and the host comes up by itself."""
+    """Adds a host. Its agent enrols with the password as the one-time secret, and the host comes up by itself.
+
+    A host of hypervisor Simulator is made by a fleet of simulated hosts, and takes any user name and password.
+    """
 
     zone_id: Id[Zone] = param("the ID of the zone of the host")
     pod_id: Id[Pod] | None = param("the ID of the pod of the host", default=None)
@@ -78,7 +81,8 @@ class AddHost(Params):
     url: str = param("the host's name as a URL, such as http://host1")
     username: str = param("the user name at the host (kept for older clients, not used)")
     password: str = param(
-        "the one-time secret, at least 16 characters, with which the host's agent enrols", secret=True
+        "the one-time secret, at least 16 characters, with which the host's agent enrols; anything for Simulator",
+        secret=True,
     )
     allocation_state: str | None = param("Enabled or Disabled for new guests", default=None)
     host_tags: list[str] | None = param("tags of the host", default=None)

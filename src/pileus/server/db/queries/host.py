@@ -1,8 +1,9 @@
 """Hosts: rows, tags, capacity, load."""
 
+from collections.abc import Collection, Mapping
 from typing import Any
 
-from sqlalchemy import ColumnElement, RowMapping, delete, func, insert, select, update
+from sqlalchemy import ColumnElement, RowMapping, bindparam, delete, func, insert, select, update
 
 from pileus.server.db.queries.page import like, page
 from pileus.server.db.tables.host import (
@@ -70,13 +71,29 @@ def set_tags(tx: Tx, host_id: int, tags: list[str]) -> None:
         tx.execute(insert(host_tag), [{"host_id": host_id, "tag": tag} for tag in sorted(set(tags))])
 
 
-def set_capacity(tx: Tx, host_id: int, *, cpu_total_mhz: int, ram_total_mib: int) -> None:
-    """Set what guests may claim of the host."""
-    tx.execute(
-        update(host_capacity)
-        .where(host_capacity.c.host_id == host_id)
-        .values(cpu_total_mhz=cpu_total_mhz, ram_total_mib=ram_total_mib)
-    )
+def live_among(tx: Tx, host_ids: Collection[int]) -> list[RowMapping]:
+    """Those of some hundreds of hosts that are not removed, by id."""
+    return tx.all(select(host).where(host.c.id.in_(list(host_ids)), host.c.live == 1).order_by(host.c.id))
+
+
+def set_capacities(tx: Tx, totals: Mapping[int, tuple[int, int]]) -> None:
+    """Set what guests may claim of hosts: CPU in MHz, memory in MiB. Only what has changed is written."""
+    columns = host_capacity.c.host_id, host_capacity.c.cpu_total_mhz, host_capacity.c.ram_total_mib
+    known = tx.all(select(*columns).where(host_capacity.c.host_id.in_(list(totals))))
+    changes = []
+    for row in known:
+        mhz, mib = totals[row["host_id"]]
+        if (mhz, mib) != (row["cpu_total_mhz"], row["ram_total_mib"]):
+            changes.append({"of": row["host_id"], "mhz": mhz, "mib": mib})
+    if changes:
+        tx.execute(_SET_CAPACITY, changes)
+
+
+_SET_CAPACITY = (
+    update(host_capacity)
+    .where(host_capacity.c.host_id == bindparam("of"))
+    .values(cpu_total_mhz=bindparam("mhz"), ram_total_mib=bindparam("mib"))
+)
 
 
 def lives_on(tx: Tx, host_id: int) -> int:
@@ -98,7 +115,7 @@ def templates_on(tx: Tx, host_id: int) -> int:
 
 def forget(tx: Tx, host_id: int) -> None:
     """Take a host out of use."""
-    change(tx, host_id, live=None, removed_at=tx.now)
+    change(tx, host_id, live=None, removed_at=tx.now, wanted=None, fleet_id=None)
     tx.execute(delete(storage_pool_host).where(storage_pool_host.c.host_id == host_id))
 
 

@@ -1,5 +1,6 @@
 """Lives of guests and routers: one current life per VM, by constraint; each holds capacity of its host until over."""
 
+from collections.abc import Collection
 from dataclasses import dataclass
 
 from sqlalchemy import RowMapping, insert, select, update
@@ -39,6 +40,14 @@ def on_host(tx: Tx, host_id: int) -> list[Life]:
     """All lives on a host that are not over."""
     rows = tx.all(select(vm_incarnation).where(vm_incarnation.c.current == 1, vm_incarnation.c.host_id == host_id))
     return [_life(row) for row in rows]
+
+
+def hosts_with_lives(tx: Tx, host_ids: Collection[int]) -> set[int]:
+    """Those of some hundreds of hosts on which something lives."""
+    some = select(vm_incarnation.c.host_id).where(
+        vm_incarnation.c.current == 1, vm_incarnation.c.host_id.in_(list(host_ids))
+    )
+    return {row["host_id"] for row in tx.all(some.distinct())}
 
 
 def in_state(tx: Tx, state: LifeState) -> list[Life]:

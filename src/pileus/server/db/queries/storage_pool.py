@@ -1,5 +1,6 @@
 """Primary storage pools."""
 
+from collections.abc import Collection
 from typing import Any
 
 from sqlalchemy import ColumnElement, RowMapping, delete, func, insert, select, update
@@ -25,6 +26,25 @@ def by_id(tx: Tx, pool_id: int) -> RowMapping:
 def of_cluster(tx: Tx, cluster_id: int) -> list[RowMapping]:
     """Live pools of a cluster."""
     return tx.all(select(storage_pool).where(storage_pool.c.live == 1, storage_pool.c.cluster_id == cluster_id))
+
+
+def of_clusters(tx: Tx, cluster_ids: Collection[int]) -> dict[int, list[RowMapping]]:
+    """Live pools by cluster."""
+    if not cluster_ids:
+        return {}
+    here = select(storage_pool).where(storage_pool.c.live == 1, storage_pool.c.cluster_id.in_(list(cluster_ids)))
+    found: dict[int, list[RowMapping]] = {}
+    for row in tx.all(here):
+        found.setdefault(row["cluster_id"], []).append(row)
+    return found
+
+
+def is_attached(tx: Tx, pool_id: int, host_id: int) -> bool:
+    """Whether the host has said that the pool is attached."""
+    link = select(storage_pool_host.c.attached).where(
+        storage_pool_host.c.pool_id == pool_id, storage_pool_host.c.host_id == host_id
+    )
+    return bool(tx.scalar(link))
 
 
 def add(tx: Tx, tags: list[str], **values: Any) -> int:

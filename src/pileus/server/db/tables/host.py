@@ -54,12 +54,59 @@ host = Table(
     live(),
     instant("created_at"),
     instant("removed_at", nullable=True),
+    Column("fleet_id", Key, nullable=True),
+    Column("wanted", SmallInteger, nullable=True),
+    instant("reconnect_asked_at", nullable=True),
     UniqueConstraint("zone_id", "name", "live"),
     Index("ix_host_live", "live", "id"),
     Index("ix_host_live_cluster", "live", "cluster_id", "id"),
     Index("ix_host_live_zone_kind", "live", "zone_id", "kind", "id"),
+    Index("ix_host_fleet", "fleet_id", "id"),
+    Index("ix_host_wanted", "wanted", "id"),
 )
-"""`kind` is Routing or SecondaryStorage; `server` names the management server that holds its connection."""
+"""`kind` is Routing or SecondaryStorage; `server` names the management server that holds its connection.
+
+`wanted` is 1 while a simulated host has neither an agent nor a fleet: whoever sets it to NULL first has the host.
+`reconnect_asked_at` is set from the moment its line is to end until a new one is there.
+"""
+
+fleet = Table(
+    "fleet",
+    metadata,
+    key(),
+    uuid_column(),
+    Column("name", Name, nullable=False),
+    Column("token_hash", String(64), nullable=False, unique=True),
+    instant("token_expires_at"),
+    Column("key_sha256", String(64), nullable=True),
+    Column("server", Name, nullable=True),
+    instant("disconnected_at", nullable=True),
+    live(),
+    instant("created_at"),
+    instant("removed_at", nullable=True),
+    UniqueConstraint("name", "live"),
+)
+"""An agent that makes and holds hosts of hypervisor Simulator, and no others. `server` holds its line."""
+
+fleet_certificate = Table(
+    "fleet_certificate",
+    metadata,
+    Column("serial", String(64), primary_key=True),
+    Column("fleet_id", Key, ForeignKey("fleet.id"), nullable=False),
+    instant("issued_at"),
+    instant("expires_at"),
+    instant("revoked_at", nullable=True),
+    Index("ix_fleet_certificate_fleet", "fleet_id"),
+)
+
+host_watch = Table(
+    "host_watch",
+    metadata,
+    Column("name", Short, primary_key=True),
+    instant("since_at"),
+    instant("until_at"),
+)
+"""One row: the time without a gap in which some server of the farm listened to hosts. Only such time is silence."""
 
 host_tag = Table(
     "host_tag",
