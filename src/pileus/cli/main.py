@@ -6,7 +6,7 @@ import httpx
 import typer
 
 from pileus import __version__
-from pileus.cli import call, doctor, find, local, programs
+from pileus.cli import call, doctor, find, fleet, local, programs
 from pileus.cli.client import ApiError
 from pileus.cli.local_cloud import LocalCloudError
 from pileus.cli.show import complain
@@ -28,6 +28,7 @@ app.command("id")(find.find)
 app.command("doctor")(doctor.doctor)
 app.command("server")(programs.server)
 app.command("agent")(programs.agent)
+app.command("fleet", help=fleet.HELP)(fleet.fleet)
 app.command("token")(programs.token)
 
 

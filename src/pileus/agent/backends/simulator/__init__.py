@@ -3,7 +3,7 @@
 Hosts of one agent process that name the same `world` (an option) share pools, so guests can move between them.
 """
 
-from pileus.agent.backend import Backend, HostSettings
+from pileus.agent.backend import Backend, HostSettings, ImageStore
 from pileus.agent.backends.simulator.backend import Pace, SimulatorBackend, simulated_host
 from pileus.agent.backends.simulator.faults import (
     AgentDied,
@@ -35,6 +35,7 @@ __all__ = [
     "When",
     "World",
     "create",
+    "create_store",
     "simulated_host",
 ]
 
@@ -64,3 +65,16 @@ def create(settings: HostSettings) -> Backend:
     if options:
         raise ValueError(f"the simulator knows no option {', '.join(sorted(options))}")
     return SimulatorBackend(world, host, clock=RunningClock(), pace=pace)
+
+
+def create_store(settings: HostSettings) -> ImageStore:
+    """Simulated secondary storage, which fetches nothing. Options: capacity_gib, image_mib (size of every image).
+
+    Raises ValueError for an option of another name or kind.
+    """
+    options = dict(settings.options)
+    store = SimulatedStore(settings.host_uuid, capacity_bytes=int(options.pop("capacity_gib", 1024)) << 30)
+    store.default_bytes = int(options.pop("image_mib", 64)) << 20
+    if options:
+        raise ValueError(f"the simulated store knows no option {', '.join(sorted(options))}")
+    return store
