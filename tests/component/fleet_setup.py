@@ -94,7 +94,8 @@ def add_simulated(site: Site, count: int, *, prefix: str = "sim") -> list[int]:
                 for number in range(count)
             ],
         )
-        ids = [row["id"] for row in tx.all(select(host.c.id).where(host.c.name.like(f"{prefix}-%")).order_by(host.c.id))]
+        mine = select(host.c.id).where(host.c.name.like(f"{prefix}-%")).order_by(host.c.id)
+        ids = [row["id"] for row in tx.all(mine)]
         for host_id in ids:
             want(tx, host_id)
     return ids

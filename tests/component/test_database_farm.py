@@ -227,7 +227,7 @@ def test_a_lookout_tells_of_each_operation_once_and_of_a_job_until_it_is_taken(d
         submit(tx, Plan("nothing", ()), OWNER, command="nothing")
         operations.request(tx, host_id, AttachPool(POOL), operation_id="o1", queue="q")
     wakeup.listen(jobs)
-    ignore = signal.listen(requested=lambda host_id: told.append(f"host {host_id}"), removed=lambda _: None)
+    ignore = signal.listen({signal.About.REQUESTED: lambda host_id: told.append(f"host {host_id}")})
     try:
         lookout.look()
         assert sorted(told) == [f"host {host_id}", "jobs"]
