@@ -14,6 +14,7 @@ from sqlalchemy import Connection, CursorResult, Engine, Executable, RowMapping,
 from sqlalchemy.engine import ExceptionContext, make_url
 from sqlalchemy.pool import QueuePool
 
+from pileus.server.db import changes
 from pileus.server.db.clock import Clock, SystemClock
 from pileus.server.db.conflict import retried, says_conflict
 from pileus.server.db.dialect import connect_arguments, is_broken
@@ -35,13 +36,15 @@ def inside_transaction() -> bool:
 class Tx:
     """A running unit of work. `now` is fixed at its beginning, so all rows it writes carry one time."""
 
-    def __init__(self, connection: Connection, clock: Clock, *, writable: bool) -> None:
+    def __init__(self, connection: Connection, clock: Clock, *, writable: bool, kept: dict[str, Any]) -> None:
         self.connection = connection
         self.clock = clock
         self.now = clock.now()
         self.writable = writable
         self.memo: dict[str, Any] = {}
         """What this unit of work has already looked up; it dies with it."""
+        self.kept = kept
+        """What this process keeps of the database between units of work; whoever keeps it locks and refreshes it."""
         self._after: list[Callable[[], None]] = []
 
     def execute(self, statement: Executable, parameters: Any = None) -> CursorResult[Any]:
@@ -86,7 +89,9 @@ class Database:
         self.clock = clock or SystemClock()
         self.is_sqlite = self.url.get_backend_name() == "sqlite"
         self._writer = threading.RLock() if self.is_sqlite else None
+        self.kept: dict[str, Any] = {}
         self.writing = self._engine(pool_size, writing=True)
+        changes.note(self.writing)
         self.reading = self._engine(pool_size, writing=False)
 
     def _engine(self, pool_size: int, *, writing: bool) -> Engine:
@@ -138,8 +143,10 @@ class Database:
         try:
             with self.writing.begin() as connection:
                 connection.info.pop(_CONFLICT, None)
-                tx = Tx(connection, self.clock, writable=True)
+                changes.forget(connection)
+                tx = Tx(connection, self.clock, writable=True, kept=self.kept)
                 yield tx
+                changes.write_down(connection)
                 if _CONFLICT in connection.info or is_broken(connection):
                     raise SwallowedConflict("the transaction was rolled back before its end")
         finally:
@@ -163,14 +170,15 @@ class Database:
         _inside.depth = getattr(_inside, "depth", 0) + 1
         try:
             with self.reading.connect() as connection:
-                yield Tx(connection, self.clock, writable=False)
+                yield Tx(connection, self.clock, writable=False, kept=self.kept)
         finally:
             _inside.depth -= 1
 
     def dispose(self) -> None:
-        """Close all connections."""
+        """Close all connections, and forget what was kept of the database."""
         self.writing.dispose()
         self.reading.dispose()
+        self.kept.clear()
 
 
 _CONFLICT = "conflict"

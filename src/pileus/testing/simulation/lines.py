@@ -242,6 +242,7 @@ class LinedWorld(World):
             line.up = False
             line.outbox.clear()
             line.delivered.clear()
+        self.db.kept.clear()
         self.new_engine()
         with self.db.write() as tx:
             liveness.released(tx, SERVER)

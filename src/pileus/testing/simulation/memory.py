@@ -15,7 +15,7 @@ from typing import Any
 from sqlalchemy import Connection, CursorResult, Delete, Engine, Executable, Insert, Table, Update, create_engine, event
 from sqlalchemy.pool import StaticPool
 
-from pileus.server.db import transaction
+from pileus.server.db import changes, transaction
 from pileus.server.db.clock import Clock
 from pileus.server.db.transaction import Database, Tx
 from pileus.testing.clock import FakeClock
@@ -48,6 +48,7 @@ class MemoryDatabase(Database):
     def hold(self, image: bytes) -> None:
         """Hold what `image` holds, and nothing else."""
         self._driver.deserialize(image)
+        self.kept.clear()
 
     def image(self) -> bytes:
         """All that is held, to be held again."""
@@ -57,7 +58,9 @@ class MemoryDatabase(Database):
     def write(self) -> Iterator[Tx]:
         """As `Database.write`."""
         with self._unit("BEGIN IMMEDIATE") as tx:
+            changes.forget(self._connection)
             yield tx
+            changes.write_down(self._connection)
             self._driver.execute("COMMIT")
         tx.committed()
 
@@ -75,7 +78,7 @@ class MemoryDatabase(Database):
         self._open = True
         transaction._inside.depth = 1
         try:
-            yield _WatchedTx(self._connection, self.clock, self.written, writable=begin != "BEGIN")
+            yield _WatchedTx(self._connection, self, writable=begin != "BEGIN")
         finally:
             transaction._inside.depth = 0
             self._open = False
@@ -88,9 +91,9 @@ class MemoryDatabase(Database):
 
 
 class _WatchedTx(Tx):
-    def __init__(self, connection: Connection, clock: Clock, written: Counter[str], *, writable: bool) -> None:
-        super().__init__(connection, clock, writable=writable)
-        self._written = written
+    def __init__(self, connection: Connection, database: MemoryDatabase, *, writable: bool) -> None:
+        super().__init__(connection, database.clock, writable=writable, kept=database.kept)
+        self._written = database.written
 
     def execute(self, statement: Executable, parameters: Any = None) -> CursorResult[Any]:
         self._note(statement)
