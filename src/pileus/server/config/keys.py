@@ -88,6 +88,14 @@ guest_domain_suffix = text(
 )
 guest_vlan_bits = integer("guest.vlan.bits", 12, NETWORK, "bits of the largest VLAN id of a zone", least=1, most=24)
 host = text("host", "localhost", ADVANCED, "address at which agents and system VMs reach the management server")
+host_allocators_order = text(
+    "host.allocators.order",
+    "ospreference,algorithm",
+    ADVANCED,
+    "which host is taken among those with room: allocators in their order, separated by commas, each decides among"
+    " those that are equal to the ones before it; ospreference, algorithm (the one of vm.allocation.algorithm),"
+    " firstfit, vertical, horizontal, random, userdispersing, and what else is installed",
+)
 host_capacityType_to_order_clusters = text(
     "host.capacityType.to.order.clusters",
     "CPU",
@@ -242,6 +250,13 @@ start_retry = integer("start.retry", 10, ADVANCED, "how many times the start of 
 stop_retry_interval = integer(
     "stop.retry.interval", 600, ADVANCED, "seconds between two attempts to stop a machine", least=1
 )
+storage_allocators_order = text(
+    "storage.allocators.order",
+    "firstfit",
+    STORAGE,
+    "which storage pool of a host is taken among those with room: allocators in their order, separated by commas;"
+    " firstfit, vertical, horizontal (the one with the most room), random, and what else is installed",
+)
 storage_allocated_capacity_threshold = number(
     "storage.allocated.capacity.threshold",
     0.85,
@@ -294,8 +309,9 @@ vm_allocation_algorithm = text(
     "vm.allocation.algorithm",
     "random",
     ADVANCED,
-    "how a place is chosen among equals",
-    choices=("random", "firstfit", "userdispersing"),
+    "which host is taken among those with room: random; firstfit or vertical, one host is filled before the next;"
+    " horizontal, hosts take turns; userdispersing, hosts with the fewest guests of the account",
+    choices=("random", "firstfit", "vertical", "horizontal", "userdispersing"),
 )
 vm_network_throttling_rate = integer(
     "vm.network.throttling.rate", 200, NETWORK, "default rate of a machine's default NIC, in megabits per second"

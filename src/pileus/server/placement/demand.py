@@ -18,7 +18,8 @@ class Demand:
     """What is to be placed. `cpu_mhz` is the speed of one core; `hypervisor` None takes any.
 
     `host_id` asks for one host, `rather` prefers one. `any_allocation_state` is the right of root administrators to
-    use zones, pods, clusters and hosts that are disabled for others. `name` is told in errors.
+    use zones, pods, clusters and hosts that are disabled for others. `name` is told in errors. `os_type_id` and
+    `account_id` are what preferences of hosts and the dispersal of an account's guests go by.
     """
 
     name: str
@@ -33,6 +34,8 @@ class Demand:
     rather: int | None = None
     disks: tuple[DiskDemand, ...] = ()
     any_allocation_state: bool = False
+    os_type_id: int | None = None
+    account_id: int | None = None
 
     @property
     def claim_mhz(self) -> int:

@@ -124,6 +124,8 @@ def _demand(
         rather=row["last_host_id"],
         disks=tuple(wanted),
         any_allocation_state=any_allocation_state,
+        os_type_id=row["os_type_id"],
+        account_id=row["account_id"],
     )
 
 

@@ -4,16 +4,23 @@ from dataclasses import dataclass
 
 from sqlalchemy import ColumnElement, ScalarSelect, and_, func, or_, select, update
 
-from pileus.server.db.tables.host import host_capacity, storage_pool
+from pileus.server.db.tables.host import host, host_capacity, storage_pool
 from pileus.server.db.tables.vm import vm_incarnation
 from pileus.server.db.tables.volume import volume
 from pileus.server.db.transaction import Tx
+from pileus.server.domain.host import HostState
 from pileus.server.domain.storage import PoolState
+from pileus.wire.messages import HostKind
+from pileus.wire.places import PoolKind
 
 
 def claim_host(tx: Tx, host_id: int, *, cpu_mhz: int, ram_mib: int) -> bool:
-    """Take CPU (MHz over all cores) and memory of a host; False when there is not that much."""
+    """Take CPU (MHz over all cores) and memory of a host that is up; False when there is not that much."""
+    up = select(host.c.id).where(
+        host.c.id == host_capacity.c.host_id, host.c.live == 1, host.c.state == str(HostState.UP)
+    )
     room = and_(
+        up.exists(),
         host_capacity.c.cpu_used_mhz + cpu_mhz <= host_capacity.c.cpu_total_mhz,
         host_capacity.c.ram_used_mib + ram_mib <= host_capacity.c.ram_total_mib,
     )
@@ -49,6 +56,41 @@ def release_pool(tx: Tx, pool_id: int, size_bytes: int) -> None:
     """Give back what `claim_pool` took."""
     statement = update(storage_pool).where(storage_pool.c.id == pool_id, storage_pool.c.allocated_bytes >= size_bytes)
     tx.execute(statement.values(allocated_bytes=storage_pool.c.allocated_bytes - size_bytes))
+
+
+def provision_hosts(tx: Tx, factor: float) -> int:
+    """Make what guests may claim of every host its CPU times the factor. Returns how many hosts had other totals.
+
+    What is claimed stays claimed: with a smaller factor, a host may have more claimed than it may give.
+    """
+    physical = host.c.cpus * host.c.cpu_mhz
+    rows = tx.all(
+        select(host.c.id, physical.label("mhz"))
+        .join(host_capacity, host_capacity.c.host_id == host.c.id)
+        .where(host.c.live == 1, host.c.kind == str(HostKind.ROUTING), host.c.cpus > 0)
+        .where(host_capacity.c.cpu_total_mhz > 0, func.abs(host_capacity.c.cpu_total_mhz - physical * factor) >= 1)
+    )
+    for row in rows:
+        changed = update(host_capacity).where(host_capacity.c.host_id == row["id"])
+        tx.execute(changed.values(cpu_total_mhz=int(row["mhz"] * factor)))
+    return len(rows)
+
+
+def provision_pools(tx: Tx, factor: float) -> int:
+    """As `provision_hosts`, for the space of pools on the network: only these are over-provisioned."""
+    size = storage_pool.c.capacity_bytes
+    rows = tx.all(
+        select(storage_pool.c.id, size).where(
+            storage_pool.c.live == 1,
+            storage_pool.c.kind == str(PoolKind.NETWORK_FILESYSTEM),
+            storage_pool.c.allocatable_bytes > 0,
+            func.abs(storage_pool.c.allocatable_bytes - size * factor) >= 1,
+        )
+    )
+    for row in rows:
+        changed = update(storage_pool).where(storage_pool.c.id == row["id"])
+        tx.execute(changed.values(allocatable_bytes=int(row["capacity_bytes"] * factor)))
+    return len(rows)
 
 
 @dataclass(frozen=True)

@@ -1,14 +1,12 @@
-"""Hosts with room, a few at a time, by indexed SQL: the search never reads the whole cloud.
+"""What the database itself says of a demand: how many hosts have room for it, disk by disk, and the sum of their keys.
 
-`firstfit` begins at the first host of the zone, `random` at a host drawn from the seed, and both go round once.
+The view is asked the same. Equal answers mean that the view has missed nothing that matters to this demand.
 """
 
-import hashlib
-from collections.abc import Collection, Iterator
-from enum import StrEnum
-from typing import Any
+from collections.abc import Collection, Mapping, Sequence
+from typing import Any, NamedTuple
 
-from sqlalchemy import Column, ColumnElement, RowMapping, func, select
+from sqlalchemy import Column, ColumnElement, func, select
 
 from pileus.server.db.tables.host import (
     host,
@@ -23,67 +21,37 @@ from pileus.server.db.transaction import Tx
 from pileus.server.domain.host import AllocationState, HostState
 from pileus.server.domain.storage import PoolState
 from pileus.server.placement.demand import Demand, DiskDemand
+from pileus.server.placement.facts import Cloud
+from pileus.server.placement.reasons import Question, Reason
+from pileus.server.placement.search import search
 from pileus.wire.messages import HostKind
 
-AT_ONCE = 8
-"""How many hosts, and how many pools of a cluster, are read at once."""
+
+class Sum(NamedTuple):
+    """Hosts with room, and the sum of their keys."""
+
+    hosts: int
+    keys: int
 
 
-class Order(StrEnum):
-    """Values of the setting `vm.allocation.algorithm` that we know."""
-
-    FIRSTFIT = "firstfit"
-    RANDOM = "random"
-
-
-def hosts(
-    tx: Tx, demand: Demand, *, avoid_hosts: Collection[int], avoid_pools: Collection[int], order: Order, seed: str
-) -> Iterator[RowMapping]:
-    """Hosts (`id`, `cluster_id`, `pod_id`) that may take the demand, best first. Only a claim decides."""
-    where = _where(demand, avoid_hosts, avoid_pools)
-    if demand.rather is not None:
-        yield from _page(tx, where, host.c.id == demand.rather, after=0)
-    first = 0
-    if order is Order.RANDOM:
-        first = _start(tx, demand.zone_id, seed)
-        yield from _pages(tx, where, host.c.id >= first)
-        where = [*where, host.c.id < first]
-    yield from _pages(tx, where, host.c.id > 0)
+def seen(cloud: Cloud, demand: Demand, avoid: Mapping[str, str]) -> Sum:
+    """What the view says. Allocators, and whether all disks find room together, are beyond the database."""
+    found = [each.id for each, reason in search(cloud, Question(demand, avoid)).judged(at_most=Reason.TOGETHER)]
+    return Sum(len(found), sum(found))
 
 
-def pools(tx: Tx, candidate: RowMapping, disk: DiskDemand, *, avoid: Collection[int]) -> list[int]:
-    """Pools that a candidate host uses and that may take the disk, in order of their age."""
-    rows = tx.execute(
-        select(storage_pool.c.id)
-        .where(*_pool_where(disk, avoid, candidate["id"], candidate["cluster_id"]))
-        .order_by(storage_pool.c.id)
-        .limit(AT_ONCE)
-    )
-    return [int(pool_id) for pool_id in rows.scalars()]
-
-
-def _pages(tx: Tx, where: list[ColumnElement[bool]], bound: ColumnElement[bool]) -> Iterator[RowMapping]:
-    after = 0
-    while rows := _page(tx, where, bound, after=after):
-        yield from rows
-        if len(rows) < AT_ONCE:
-            return
-        after = rows[-1]["id"]
-
-
-def _page(tx: Tx, where: list[ColumnElement[bool]], bound: ColumnElement[bool], *, after: int) -> list[RowMapping]:
+def there(tx: Tx, demand: Demand, avoid: Mapping[str, str]) -> Sum:
+    """What the database says, in one query."""
+    question = Question(demand, avoid)
     joined = (
         host.join(host_capacity, host_capacity.c.host_id == host.c.id)
         .join(cluster, cluster.c.id == host.c.cluster_id)
         .join(pod, pod.c.id == host.c.pod_id)
     )
-    return tx.all(
-        select(host.c.id, host.c.cluster_id, host.c.pod_id)
-        .select_from(joined)
-        .where(*where, bound, host.c.id > after)
-        .order_by(host.c.id)
-        .limit(AT_ONCE)
-    )
+    where = _where(demand, question.avoid_hosts, question.avoid_pools)
+    wanted = select(func.count(), func.coalesce(func.sum(host.c.id), 0)).select_from(joined).where(*where)
+    row: Sequence[Any] = tx.execute(wanted).one()
+    return Sum(int(row[0]), int(row[1]))
 
 
 def _where(demand: Demand, avoid_hosts: Collection[int], avoid_pools: Collection[int]) -> list[ColumnElement[bool]]:
@@ -119,7 +87,7 @@ def _storage(disk: DiskDemand, avoid: Collection[int]) -> ColumnElement[bool]:
 
 
 def _pool_where(
-    disk: DiskDemand, avoid: Collection[int], host_id: Column[Any] | int, cluster_id: Column[Any] | int
+    disk: DiskDemand, avoid: Collection[int], host_id: Column[Any], cluster_id: Column[Any]
 ) -> list[ColumnElement[bool]]:
     attached = select(storage_pool_host.c.pool_id).where(
         storage_pool_host.c.pool_id == storage_pool.c.id,
@@ -144,13 +112,3 @@ def _pool_where(
         for tag in sorted(disk.tags)
     ]
     return where
-
-
-def _start(tx: Tx, zone_id: int, seed: str) -> int:
-    here = (host.c.live == 1, host.c.zone_id == zone_id, host.c.kind == str(HostKind.ROUTING))
-    lowest = tx.scalar(select(func.min(host.c.id)).where(*here))
-    highest = tx.scalar(select(func.max(host.c.id)).where(*here))
-    if lowest is None or highest is None:
-        return 0
-    drawn = int.from_bytes(hashlib.sha256(seed.encode()).digest()[:8], "big")
-    return int(lowest) + drawn % (int(highest) - int(lowest) + 1)
