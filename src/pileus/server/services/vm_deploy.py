@@ -36,6 +36,7 @@ from pileus.server.domain.vm import VmKind, VmState, guest_name
 from pileus.server.events import record, types
 from pileus.server.events.write import SCHEDULED
 from pileus.server.jobs.submit import submit
+from pileus.server.placement.demand import Demand, DiskDemand, tags_of
 from pileus.server.services import instance_group as groups
 from pileus.server.services import network as network_service
 from pileus.server.services import ssh_key as ssh_keys
@@ -141,6 +142,38 @@ def deploy(tx: Tx, caller: Caller, order: Order) -> tuple[str, str]:
         start_event_id=scheduled,
     )
     return job.uuid, uuid
+
+
+def demand_of(tx: Tx, caller: Caller, order: Order) -> Demand:
+    """What the guest of an order would need of a place. Errors as for `deploy`, as far as they bear on the place.
+
+    Nothing is written, and of networks only those that are named are looked at.
+    """
+    owner = owner_of(tx, caller, order.account, order.domain_id)
+    here = _zone(tx, caller, owner, order)
+    offering = _offering(tx, owner, order)
+    image, copy = _template(tx, order)
+    disk = _disk(tx, owner, order)
+    _check_host(tx, caller, order)
+    if order.network_ids:
+        network_service.for_deploy(tx, caller, owner, order.zone_id, list(order.network_ids))
+    disks = [DiskDemand(0, copy["virtual_bytes"], tags_of(offering["tags"]))]
+    if disk is not None:
+        disks.append(DiskDemand(1, disk[1], tags_of(disk[0]["tags"])))
+    return Demand(
+        name="the virtual machine",
+        zone_id=here["id"],
+        cpus=offering["cpus"],
+        cpu_mhz=offering["cpu_mhz"],
+        ram_mib=offering["ram_mib"],
+        hypervisor=image["hypervisor"],
+        host_tag=offering["host_tag"] or None,
+        host_id=order.host_id,
+        disks=tuple(disks),
+        any_allocation_state=caller.is_admin,
+        os_type_id=image["os_type_id"],
+        account_id=owner.account_id,
+    )
 
 
 def checked_user_data(text: str | None) -> str | None:
