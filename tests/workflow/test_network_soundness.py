@@ -310,9 +310,7 @@ SOUND = [
         ),
         holds=lambda w, c: shows_addresses(w, c, 1),
     ),
-    Soundness(
-        "port_forwarding.create", prepare=in_use, submit=command(add_rule), holds=lambda w, c: forwards(w, c, 1)
-    ),
+    Soundness("port_forwarding.create", prepare=in_use, submit=command(add_rule), holds=lambda w, c: forwards(w, c, 1)),
     Soundness(
         "port_forwarding.delete", prepare=with_rule, submit=command(delete_rule), holds=lambda w, c: forwards(w, c, 0)
     ),

@@ -45,9 +45,7 @@ def test_guests_that_come_at_once_share_one_vlan_one_address_and_one_router(
     world: World, cloud: Cloud, user: Caller
 ) -> None:
     network_id = virtual_network(world, user, cloud.zone)
-    jobs = [
-        ready(world, user, network_id, guest(world, user, cloud, network_id, name=f"guest-{n}")) for n in range(5)
-    ]
+    jobs = [ready(world, user, network_id, guest(world, user, cloud, network_id, name=f"guest-{n}")) for n in range(5)]
     for job in jobs:
         world.result(job)
     left = world.left()

@@ -4,6 +4,7 @@ import random
 from collections.abc import Callable
 from dataclasses import dataclass
 
+from pileus.server.db.transaction import Tx
 from pileus.server.registered import register_all
 from pileus.testing.clock import FakeClock
 from pileus.testing.simulation.chronicle import Chronicle
@@ -13,13 +14,33 @@ from pileus.testing.simulation.lines import Crash, LinedWorld
 from pileus.testing.simulation.memory import memory_database
 from pileus.testing.simulation.sealed import overheard, sealed
 from pileus.testing.simulation.stage import Stage, stage
-from pileus.testing.simulation.workload import Workload
+from pileus.testing.simulation.workload import Workload, changing
 
 PEACE_SECONDS = 4 * 3600
 """How long after the last fault everything must have come to rest."""
 
 ACTS = 20
 """Calls in a run, unless somebody wants more."""
+
+FREQUENT = frozenset(
+    {
+        "addCluster",
+        "associateIpAddress",
+        "createNetwork",
+        "createPod",
+        "createPortForwardingRule",
+        "createStoragePool",
+        "createUser",
+        "createVlanIpRange",
+        "createZone",
+        "deployVirtualMachine",
+        "destroyVirtualMachine",
+        "registerTemplate",
+        "stopRouter",
+        "stopVirtualMachine",
+    }
+)
+"""What a tour calls in every round, because others need what it leaves."""
 
 TURNS = 30_000
 """More than a sound run ever takes."""
@@ -51,18 +72,58 @@ def simulate(seed: int, *, acts: int = ACTS) -> Outcome:
     chronicle = Chronicle(clock)
     set_up = stage(dice.choice((2, 3)))
     with memory_database(clock, set_up.image) as db, sealed(seed), overheard(chronicle):
-        play = _Play(LinedWorld(db, clock, like=set_up.world), set_up, dice, chronicle, acts)
+        play = Play(LinedWorld(db, clock, like=set_up.world), set_up, dice, chronicle, acts)
         wrong = play.run()
         play.world.end()
     return Outcome(seed, tuple(wrong), chronicle.digest, tuple(chronicle.lines))
 
 
-class _Play:
+def tour(*, rounds: int = 12) -> tuple[set[str], list[str]]:
+    """Call every command that runs make, without faults, until it is accepted or `rounds` are over.
+
+    Returns the names of those that were accepted, and what was wrong in the end.
+    """
+    register_all()
+    dice = random.Random("tour")  # noqa: S311 (a simulation must be repeatable)
+    clock = FakeClock()
+    chronicle = Chronicle(clock)
+    set_up = stage(3)
+    with memory_database(clock, set_up.image) as db, sealed("tour"), overheard(chronicle):
+        play = Play(LinedWorld(db, clock, like=set_up.world), set_up, dice, chronicle, 0)
+        wrong = play.tour(rounds)
+        play.world.end()
+    return {ack.command for ack in play.workload.acks}, wrong
+
+
+class Play:
+    """A run that is under way."""
+
     def __init__(self, world: LinedWorld, set_up: Stage, dice: random.Random, chronicle: Chronicle, acts: int) -> None:
         self.world, self.dice, self.chronicle, self.acts = world, dice, chronicle, acts
         self.mishaps = Mishaps(world, dice, chronicle)
         self.workload = Workload(world, set_up, dice, chronicle)
         world.begin(dice, chronicle)
+
+    def tour(self, rounds: int) -> list[str]:
+        """See `tour`. Returns what is wrong in the end."""
+        self.world.trouble = False
+        # What is made first is there for the others, and what is deleted last is not missed by them.
+        first = [spec for spec in changing() if spec.name.startswith(("create", "add", "register", "deploy"))]
+        ends = ("delete", "destroy", "recover", "disable", "lock")
+        last = [spec for spec in changing() if spec.name.startswith(ends)]
+        rest = [spec for spec in changing() if spec not in first and spec not in last]
+        for number in range(rounds):
+            if {spec.name for spec in changing()} <= {ack.command for ack in self.workload.acks}:
+                break
+            # While accounts are closed or guests destroyed, nothing else can be made of what is theirs.
+            for spec in [*first, *rest, *(last if number > 2 else [])]:
+                if spec.name not in FREQUENT and any(ack.command == spec.name for ack in self.workload.acks):
+                    continue
+                callers = [person for person in self.workload.people if spec.roles & person.role]
+                self.dice.shuffle(callers)
+                if any(self.workload.want(person, spec) for person in callers):
+                    self._turns(TURNS)
+        return self._judged()
 
     def run(self) -> list[str]:
         """Everything. Returns what is wrong in the end."""
@@ -74,11 +135,18 @@ class _Play:
             self._turns(self.dice.choice((0, 2, 5, 20, 60)))
             if self.dice.random() < 0.5:
                 self._guarded(self._pass_some_time)
+        return self._judged()
+
+    def _judged(self) -> list[str]:
         self.mishaps.stop()
         quiet = self._calm_down()
         with self.world.db.read() as tx:
-            end = End(self.world, tx, tuple(self.workload.acks), self.mishaps.last_at, quiet=quiet)
+            end = self.end(tx, quiet=quiet)
             return [*(f"error that nobody foresaw: {bug}" for bug in self.chronicle.bugs), *broken(end)]
+
+    def end(self, tx: Tx, *, quiet: bool) -> End:
+        """What the invariants judge."""
+        return End(self.world, tx, tuple(self.workload.acks), self.mishaps.last_at, quiet=quiet)
 
     def _act(self) -> None:
         self._guarded(self.workload.call)

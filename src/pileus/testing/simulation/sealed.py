@@ -17,8 +17,10 @@ from argon2 import PasswordHasher
 
 from pileus.agent.backend import Refused
 from pileus.server.auth import passwords
+from pileus.server.domain import ssh_key
 from pileus.server.domain.errors import PileusError
 from pileus.testing.simulation.chronicle import Chronicle
+from pileus.testing.simulation.credentials import key_pair
 
 _ALLOCATIONS = 100_000
 
@@ -27,17 +29,19 @@ _CHEAP = PasswordHasher(time_cost=1, memory_cost=64, parallelism=1)
 
 @contextmanager
 def sealed(seed: int | str) -> Iterator[None]:
-    """UUIDs follow from the seed; passwords are hashed for real, but cheaply."""
+    """UUIDs follow from the seed; passwords are hashed for real, but cheaply; new key pairs are all the same."""
     dice = random.Random(f"names {seed}")  # noqa: S311 (names in a simulation are no secrets)
     real, hasher, thresholds = uuid.uuid4, passwords._hasher, gc.get_threshold()
+    generate = ssh_key.generate
     uuid.uuid4 = lambda: uuid.UUID(int=dice.getrandbits(128), version=4)
     passwords._hasher = _CHEAP
+    ssh_key.generate = key_pair
     # Building statements makes much garbage that dies young: looking for cycles so often is a tenth of a run.
     gc.set_threshold(_ALLOCATIONS, *thresholds[1:])
     try:
         yield
     finally:
-        uuid.uuid4, passwords._hasher = real, hasher
+        uuid.uuid4, passwords._hasher, ssh_key.generate = real, hasher, generate
         gc.set_threshold(*thresholds)
 
 

@@ -44,6 +44,7 @@ def stage(hosts: int) -> Stage:
         world = World(db, clock)
         cloud = world.cloud(hosts=hosts, cpus=4, memory=4 * GIB)
         world.offering(ram_mib=1024)
+        world.template(cloud.zone, password_enabled=1)
         world.disk_offering(size=GIB)
         residents = []
         for name, maximum in (("anna", 6), ("bert", 3)):

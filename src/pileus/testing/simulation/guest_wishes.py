@@ -1,0 +1,214 @@
+"""What guests, networks and templates are asked for."""
+
+from sqlalchemy import select
+
+from pileus.server.db.tables.network import network, nic, public_ip
+from pileus.server.db.tables.offering import network_offering, service_offering
+from pileus.server.db.tables.ssh_key import ssh_key_pair
+from pileus.server.db.tables.template import template
+from pileus.server.db.tables.vm import vm
+from pileus.server.domain import ids
+from pileus.server.domain.account import ADMIN_ACCOUNT
+from pileus.server.domain.network import GuestIpType, NetworkState
+from pileus.server.domain.vm import VmState
+from pileus.testing.simulation.credentials import PUBLIC_KEY
+from pileus.testing.simulation.wishes import GUEST_NETWORK, Parameters, Person, Wishes, wish
+
+
+@wish("deployVirtualMachine")
+def _deploy(now: Wishes, person: Person) -> Parameters | None:
+    images = select(template).where(template.c.live == 1).order_by(template.c.id)
+    offered = select(service_offering).where(service_offering.c.live == 1, service_offering.c.is_system == 0)
+    image, offering = now.any(images), now.any(offered.order_by(service_offering.c.id))
+    if image is None or offering is None:
+        return None
+    keys = select(ssh_key_pair).where(ssh_key_pair.c.account_id == person.account_id).order_by(ssh_key_pair.c.id)
+    pair = now.any(keys) if now.dice.random() < 0.1 else None
+    return {
+        "zoneid": now.zone(),
+        "serviceofferingid": offering["uuid"],
+        "templateid": image["uuid"],
+        "name": now.name("vm"),
+        "networkids": now.once(0.3, now.uuid_of(ids.Network, person, *GUEST_NETWORK)),
+        "diskofferingid": now.once(0.2, now.uuid_of(ids.DiskOffering, person)),
+        "group": now.once(0.1, "crowd"),
+        "keypair": None if pair is None else pair["name"],
+        "startvm": now.once(0.15, False),
+        "userdata": now.once(0.1, "aGVsbG8="),
+    }
+
+
+_STOPPED = vm.c.state == str(VmState.STOPPED)
+_RUNNING = vm.c.state == str(VmState.RUNNING)
+
+
+@wish("startVirtualMachine")
+def _start(now: Wishes, person: Person) -> Parameters | None:
+    return {"id": now.uuid_of(ids.Vm, person, likely=_STOPPED)}
+
+
+@wish("rebootVirtualMachine")
+def _reboot(now: Wishes, person: Person) -> Parameters | None:
+    return {"id": now.uuid_of(ids.Vm, person, likely=_RUNNING)}
+
+
+@wish("resetPasswordForVirtualMachine")
+def _reset_password(now: Wishes, person: Person) -> Parameters | None:
+    return {"id": now.uuid_of(ids.Vm, person, likely=_STOPPED & (vm.c.password_enabled == 1))}
+
+
+@wish("stopVirtualMachine")
+def _stop(now: Wishes, person: Person) -> Parameters | None:
+    return {"id": now.uuid_of(ids.Vm, person, likely=_RUNNING), "forced": now.once(0.25, True)}
+
+
+@wish("destroyVirtualMachine")
+def _destroy(now: Wishes, person: Person) -> Parameters | None:
+    return {"id": now.uuid_of(ids.Vm, person), "expunge": now.once(0.3, True) if person.account_id is None else None}
+
+
+@wish("recoverVirtualMachine")
+def _recover(now: Wishes, person: Person) -> Parameters | None:
+    return {"id": now.uuid_of(ids.Vm, person, likely=vm.c.state == str(VmState.DESTROYED))}
+
+
+@wish("changeServiceForVirtualMachine")
+def _change_offering(now: Wishes, person: Person) -> Parameters | None:
+    return {
+        "id": now.uuid_of(ids.Vm, person, likely=_STOPPED),
+        "serviceofferingid": now.uuid_of(ids.ServiceOffering, person, service_offering.c.is_system == 0),
+    }
+
+
+@wish("updateVirtualMachine")
+def _update_vm(now: Wishes, person: Person) -> Parameters | None:
+    return {
+        "id": now.uuid_of(ids.Vm, person),
+        "userdata": now.once(0.6, "aGVsbG8="),
+        "displayname": now.once(0.3, now.name("shown")),
+        "group": now.once(0.3, now.dice.choice(("crowd", "others"))),
+    }
+
+
+@wish("createSSHKeyPair")
+def _key_pair(now: Wishes, _person: Person) -> Parameters | None:
+    return {"name": now.name("pair")}
+
+
+@wish("registerSSHKeyPair")
+def _own_key_pair(now: Wishes, _person: Person) -> Parameters | None:
+    return {"name": now.name("pair"), "publickey": PUBLIC_KEY}
+
+
+@wish("deleteSSHKeyPair")
+def _drop_key_pair(now: Wishes, person: Person) -> Parameters | None:
+    mine = ssh_key_pair.c.account_id == (person.account_id or ADMIN_ACCOUNT)
+    found = now.any(select(ssh_key_pair).where(mine, ssh_key_pair.c.live == 1).order_by(ssh_key_pair.c.id))
+    return None if found is None else {"name": found["name"]}
+
+
+# ---- networks
+
+
+@wish("createNetwork")
+def _network(now: Wishes, person: Person) -> Parameters | None:
+    kind = GuestIpType.DIRECT if person.account_id is None else GuestIpType.VIRTUAL
+    offered = select(network_offering).where(network_offering.c.guest_ip_type == str(kind))
+    offering = now.any(offered.where(network_offering.c.live == 1).order_by(network_offering.c.id))
+    if offering is None:
+        return None
+    name = now.name("net")
+    made: Parameters = {"name": name, "displaytext": name, "networkofferingid": offering["uuid"], "zoneid": now.zone()}
+    if kind is GuestIpType.VIRTUAL:
+        return made
+    third = now.made % 200
+    return {
+        **made,
+        "vlan": 300 + third,
+        "gateway": f"10.20.{third}.1",
+        "netmask": "255.255.255.0",
+        "startip": f"10.20.{third}.10",
+        "endip": f"10.20.{third}.14",
+        "isshared": True,
+    }
+
+
+@wish("updateNetwork")
+def _update_network(now: Wishes, person: Person) -> Parameters | None:
+    return {
+        "id": now.uuid_of(ids.Network, person, *GUEST_NETWORK),
+        "displaytext": now.name("net"),
+        "networkdomain": now.once(0.5, f"d{now.made}.example"),
+    }
+
+
+@wish("deleteNetwork")
+def _delete_network(now: Wishes, person: Person) -> Parameters | None:
+    used = select(nic.c.network_id).where(nic.c.live == 1)
+    return {"id": now.uuid_of(ids.Network, person, *GUEST_NETWORK, likely=network.c.id.not_in(used))}
+
+
+@wish("restartNetwork")
+def _restart_network(now: Wishes, person: Person) -> Parameters | None:
+    there = network.c.state == str(NetworkState.IMPLEMENTED)
+    return {"id": now.uuid_of(ids.Network, person, *GUEST_NETWORK, likely=there), "cleanup": now.once(0.5, True)}
+
+
+@wish("associateIpAddress")
+def _associate(now: Wishes, person: Person) -> Parameters | None:
+    chosen = now.once(0.5, now.uuid_of(ids.Network, person, *GUEST_NETWORK))
+    return {"zoneid": now.zone(), "networkid": chosen}
+
+
+@wish("disassociateIpAddress")
+def _disassociate(now: Wishes, person: Person) -> Parameters | None:
+    owned, extra = public_ip.c.account_id.is_not(None), public_ip.c.is_source_nat == 0
+    return {"id": now.uuid_of(ids.PublicIp, person, owned, likely=extra)}
+
+
+@wish("createPortForwardingRule")
+def _forward(now: Wishes, person: Person) -> Parameters | None:
+    address = now.thing(ids.PublicIp, person, public_ip.c.network_id.is_not(None))
+    if address is None:
+        return None
+    same = vm.c.account_id == address["account_id"]
+    guest = now.thing(ids.Vm, person, *([same] if now.dice.random() < 0.8 else []))
+    if guest is None:
+        return None
+    port = now.dice.randrange(20, 30)
+    return {
+        "ipaddressid": address["uuid"],
+        "virtualmachineid": guest["uuid"],
+        "protocol": now.dice.choice(("tcp", "tcp", "udp")),
+        "publicport": port,
+        "privateport": port,
+        "publicendport": now.once(0.1, port + 1),
+        "privateendport": None,
+    }
+
+
+# ---- templates
+
+
+@wish("registerTemplate")
+def _register_template(now: Wishes, _person: Person) -> Parameters | None:
+    name = now.name("image")
+    return {
+        "name": name,
+        "displaytext": name,
+        "url": f"http://images.example/{name}.qcow2",
+        "format": "QCOW2",
+        "hypervisor": "Simulator",
+        "zoneid": now.zone(),
+        "passwordenabled": now.dice.random() < 0.5,
+    }
+
+
+@wish("deleteTemplate", "updateTemplate", "updateTemplatePermissions")
+def _template(now: Wishes, person: Person) -> Parameters | None:
+    mine = template.c.account_id == person.account_id if person.account_id else template.c.account_id != ADMIN_ACCOUNT
+    return {
+        "id": now.uuid_of(ids.Template, person, likely=mine),
+        "displaytext": now.name("image"),
+        "ispublic": now.dice.random() < 0.5,
+    }

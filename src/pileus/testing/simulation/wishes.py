@@ -1,0 +1,206 @@
+"""What somebody may want of the cloud at a moment: parameters for every command, of what is there.
+
+Any command is made from its declaration: an id names something that lives and that the caller may own, the rest is
+plausible. `WISHES` says what a command needs beyond that. `EXCLUDED` names what is never made, and why.
+"""
+
+import random
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from sqlalchemy import ColumnElement, RowMapping, Select, select
+
+from pileus.server.api.command import CommandSpec
+from pileus.server.api.parse import Field, table
+from pileus.server.auth.kinds import KINDS
+from pileus.server.db.tables.account import account, domain
+from pileus.server.db.tables.network import network
+from pileus.server.db.tables.place import zone
+from pileus.server.domain import ids
+from pileus.server.domain.account import ADMIN_ACCOUNT, Role
+from pileus.testing import plausible
+from pileus.testing.client import Client
+from pileus.testing.simulation.lines import LinedWorld
+from pileus.testing.simulation.stage import Stage
+
+Parameters = dict[str, Any]
+
+EXCLUDED: Mapping[str, str] = {
+    "login": "sessions are kept by the HTTP layer, which a run does not have",
+    "logout": "sessions are kept by the HTTP layer, which a run does not have",
+}
+"""Commands that change something and that no run makes, with the reason."""
+
+CORE: Mapping[str, int] = {
+    "deployVirtualMachine": 8,
+    "startVirtualMachine": 4,
+    "stopVirtualMachine": 4,
+    "rebootVirtualMachine": 2,
+    "destroyVirtualMachine": 2,
+    "recoverVirtualMachine": 3,
+    "resetPasswordForVirtualMachine": 1,
+    "changeServiceForVirtualMachine": 1,
+    "updateVirtualMachine": 1,
+    "createNetwork": 1,
+    "deleteNetwork": 1,
+    "restartNetwork": 2,
+    "associateIpAddress": 2,
+    "disassociateIpAddress": 1,
+    "createPortForwardingRule": 3,
+    "deletePortForwardingRule": 2,
+    "registerTemplate": 1,
+    "deleteTemplate": 1,
+    "updateResourceLimit": 1,
+    "updateConfiguration": 1,
+    "disableAccount": 1,
+    "enableAccount": 2,
+    "lockAccount": 1,
+    "deleteAccount": 1,
+    "createAccount": 1,
+    "addHost": 1,
+    "deleteHost": 1,
+    "updateHost": 1,
+    "startRouter": 1,
+    "stopRouter": 1,
+    "rebootRouter": 1,
+    "destroyRouter": 1,
+}
+"""Weights of the commands around which a run turns; every other command has a small share of the rest."""
+
+OPTIONAL = 0.15
+"""Probability that a parameter is given that need not be."""
+
+LIKELY = 0.7
+"""Probability that a thing is chosen with which the call will not be refused at once."""
+
+_NEVER_GENERIC = frozenset({"account", "domainid", "page", "pagesize", "usersecretkey", "userapikey", "networkdomain"})
+"""Optional parameters that only make sense together with others; `WISHES` gives them where they matter."""
+
+
+@dataclass(frozen=True)
+class Person:
+    """Somebody who calls: the integration port's administrator, or a user with keys."""
+
+    name: str
+    client: Client
+    account_id: int | None = None
+    """None for the administrator, who works with everybody's things."""
+    role: Role = Role.ADMIN
+
+
+class Wishes:
+    """Makes parameters from what is there. `made` counts, so that new things have new names."""
+
+    def __init__(self, world: LinedWorld, set_up: Stage, dice: random.Random) -> None:
+        self.world = world
+        self.cloud = set_up.cloud
+        self.dice = dice
+        self.made = 0
+
+    def of(self, spec: CommandSpec, person: Person) -> Parameters | None:
+        """Parameters for a call of the command, or None when there is nothing that it could be about."""
+        special = WISHES.get(spec.name)
+        known: Parameters | None = {} if special is None else special(self, person)
+        if known is None:
+            return None
+        given: Parameters = {}
+        for field in table(spec.params):
+            if field.wire in known:
+                found = known[field.wire]
+            elif field.info.required or (special is None and self._gives(field)):
+                found = self._value(spec, field, person)
+            else:
+                continue
+            if found is None and field.info.required:
+                return None
+            if found is not None:
+                given[field.wire] = found
+        return given
+
+    def _gives(self, field: Field) -> bool:
+        return not field.is_map and field.wire not in _NEVER_GENERIC and self.dice.random() < OPTIONAL
+
+    def _value(self, spec: CommandSpec, field: Field, person: Person) -> Any:
+        if field.entity is not None:
+            found = self.thing(field.entity, person)
+            return None if found is None else found["uuid"]
+        if field.wire in ("name", "displaytext", "displayname", "username", "clustername", "account", "newname"):
+            return self.name(spec.name)
+        return plausible.value(spec.name, field, {})
+
+    # ---- what is there
+
+    def rows(self, statement: Select[Any]) -> list[RowMapping]:
+        with self.world.db.read() as tx:
+            return tx.all(statement)
+
+    def any(self, statement: Select[Any]) -> RowMapping | None:
+        rows = self.rows(statement)
+        return self.dice.choice(rows) if rows else None
+
+    def thing(self, entity: type[ids.Entity], person: Person, *where: ColumnElement[bool]) -> RowMapping | None:
+        """Something of a kind that lives; of the person's own if it is a kind that has owners."""
+        kind = KINDS[entity]
+        statement = select(kind.table).where(*kind.conditions, *where).order_by(kind.table.c.id)
+        if person.account_id is not None and "account_id" in kind.table.c and entity is not ids.Template:
+            statement = statement.where(kind.table.c.account_id == person.account_id)
+        return self.any(statement)
+
+    def uuid_of(
+        self,
+        entity: type[ids.Entity],
+        person: Person,
+        *where: ColumnElement[bool],
+        likely: ColumnElement[bool] | None = None,
+    ) -> str | None:
+        """UUID of a thing; mostly of one that is as `likely` says, of which the command can be true."""
+        found = None
+        if likely is not None and self.dice.random() < LIKELY:
+            found = self.thing(entity, person, *where, likely)
+        found = found or self.thing(entity, person, *where)
+        return None if found is None else str(found["uuid"])
+
+    def name(self, what: str) -> str:
+        """A new name."""
+        self.made += 1
+        return f"{what.lower()[-12:]}{self.made}"
+
+    def zone(self) -> str:
+        """Mostly the zone in which guests can run."""
+        if self.dice.random() < 0.9:
+            return self.world.uuid(zone, self.cloud.zone)
+        row = self.any(select(zone).where(zone.c.live == 1).order_by(zone.c.id))
+        return str(row["uuid"]) if row is not None else ""
+
+    def customer(self) -> RowMapping | None:
+        """An account that is nobody's who runs the cloud."""
+        return self.any(select(account).where(account.c.live == 1, account.c.id > ADMIN_ACCOUNT).order_by(account.c.id))
+
+    def named(self, row: RowMapping) -> Parameters:
+        """An account by its name."""
+        home = self.rows(select(domain.c.uuid).where(domain.c.id == row["domain_id"]))
+        return {"account": row["name"], "domainid": home[0]["uuid"]}
+
+    def once(self, probability: float, value: Any) -> Any:
+        """The value with a probability, else None."""
+        return value if self.dice.random() < probability else None
+
+
+GUEST_NETWORK = (network.c.is_system == 0, network.c.traffic_type == "Guest")
+"""What a network must be to be one of guests."""
+
+Wish = Callable[[Wishes, Person], Parameters | None]
+"""Parameters of a command that matter; None when the call would be about nothing. A None value is not sent."""
+
+WISHES: dict[str, Wish] = {}
+
+
+def wish(*commands: str) -> Callable[[Wish], Wish]:
+    """Say what these commands need beyond their declaration."""
+
+    def register(make: Wish) -> Wish:
+        WISHES.update(dict.fromkeys(commands, make))
+        return make
+
+    return register
