@@ -45,14 +45,14 @@ class MemoryDatabase(Database):
         del pool_size, writing
         return _shared_engine().execution_options(run=id(self))
 
-    def hold(self, image: bytes) -> None:
+    def hold(self, image: sqlite3.Connection) -> None:
         """Hold what `image` holds, and nothing else."""
-        self._driver.deserialize(image)
+        image.backup(self._driver)
         self.kept.clear()
 
-    def image(self) -> bytes:
+    def image(self) -> sqlite3.Connection:
         """All that is held, to be held again."""
-        return self._driver.serialize()
+        return _copy(self._driver)
 
     @contextmanager
     def write(self) -> Iterator[Tx]:
@@ -111,7 +111,7 @@ class _WatchedTx(Tx):
 
 
 @contextmanager
-def memory_database(clock: Clock, image: bytes = b"") -> Iterator[MemoryDatabase]:
+def memory_database(clock: Clock, image: sqlite3.Connection | None = None) -> Iterator[MemoryDatabase]:
     """A database that holds an image, or all tables and the seed of a new cloud. One at a time in a process."""
     db = MemoryDatabase(clock)
     try:
@@ -122,7 +122,7 @@ def memory_database(clock: Clock, image: bytes = b"") -> Iterator[MemoryDatabase
 
 
 @cache
-def _new_cloud() -> bytes:
+def _new_cloud() -> sqlite3.Connection:
     """Made once per process: held again it costs a thousandth of filling another."""
     engine = create_engine("sqlite://", poolclass=StaticPool)
     filled = Database("sqlite://", FakeClock())
@@ -130,7 +130,7 @@ def _new_cloud() -> bytes:
     with sealed("new cloud"):
         fill(filled)
     with engine.connect() as connection:
-        image = _driver(connection).serialize()
+        image = _copy(_driver(connection))
     engine.dispose()
     return image
 
@@ -152,6 +152,13 @@ def _shared_engine() -> Engine:
         connection.execute("PRAGMA foreign_keys=ON")
 
     return engine
+
+
+def _copy(driver: sqlite3.Connection) -> sqlite3.Connection:
+    # Not by serialize and deserialize: SQLite 3.40 crashes when statements are kept that knew the former content.
+    image = sqlite3.connect(":memory:", check_same_thread=False)
+    driver.backup(image)
+    return image
 
 
 def _driver(connection: Connection) -> sqlite3.Connection:

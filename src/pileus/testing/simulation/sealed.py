@@ -5,11 +5,14 @@ Within the block nothing else of the process may make names or log: one thread, 
 
 import gc
 import random
+import secrets
 import sys
 import traceback
 import uuid
+from base64 import urlsafe_b64encode
 from collections.abc import Iterator, MutableMapping
 from contextlib import contextmanager
+from types import ModuleType
 from typing import Any
 
 import structlog
@@ -29,20 +32,33 @@ _CHEAP = PasswordHasher(time_cost=1, memory_cost=64, parallelism=1)
 
 @contextmanager
 def sealed(seed: int | str) -> Iterator[None]:
-    """UUIDs follow from the seed; passwords are hashed for real, but cheaply; new key pairs are all the same."""
+    """UUIDs and secrets follow from the seed; passwords are hashed for real, but cheaply; key pairs are one."""
     dice = random.Random(f"names {seed}")  # noqa: S311 (names in a simulation are no secrets)
-    real, hasher, thresholds = uuid.uuid4, passwords._hasher, gc.get_threshold()
-    generate = ssh_key.generate
-    uuid.uuid4 = lambda: uuid.UUID(int=dice.getrandbits(128), version=4)
-    passwords._hasher = _CHEAP
-    ssh_key.generate = key_pair
+    thresholds = gc.get_threshold()
     # Building statements makes much garbage that dies young: looking for cycles so often is a tenth of a run.
     gc.set_threshold(_ALLOCATIONS, *thresholds[1:])
     try:
+        with (
+            _instead(uuid, "uuid4", lambda: uuid.UUID(int=dice.getrandbits(128), version=4)),
+            _instead(secrets, "choice", dice.choice),
+            _instead(secrets, "token_hex", lambda n=32: dice.randbytes(n).hex()),
+            _instead(secrets, "token_urlsafe", lambda n=32: urlsafe_b64encode(dice.randbytes(n)).rstrip(b"=").decode()),
+            _instead(passwords, "_hasher", _CHEAP),
+            _instead(ssh_key, "generate", key_pair),
+        ):
+            yield
+    finally:
+        gc.set_threshold(*thresholds)
+
+
+@contextmanager
+def _instead(owner: ModuleType, name: str, another: Any) -> Iterator[None]:
+    real = getattr(owner, name)
+    setattr(owner, name, another)
+    try:
         yield
     finally:
-        uuid.uuid4, passwords._hasher, ssh_key.generate = real, hasher, generate
-        gc.set_threshold(*thresholds)
+        setattr(owner, name, real)
 
 
 @contextmanager

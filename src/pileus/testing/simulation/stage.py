@@ -1,5 +1,6 @@
 """The cloud on which every run begins: made once per process and number of hosts, and copied for each run."""
 
+import sqlite3
 from dataclasses import dataclass
 from functools import cache
 
@@ -30,7 +31,7 @@ class Resident:
 class Stage:
     """A cloud at rest: what its database holds, and its simulated hosts."""
 
-    image: bytes
+    image: sqlite3.Connection
     world: World
     cloud: Cloud
     residents: tuple[Resident, ...]
