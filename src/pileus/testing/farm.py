@@ -33,6 +33,8 @@ from pileus.cli.client import Client, Profile
 from pileus.server.db.tables.host import host
 from pileus.server.db.tables.job import job
 from pileus.server.db.transaction import Database
+from pileus.testing.simulation.invariants import End, broken, is_quiet
+from pileus.testing.simulation.workload import Ack
 
 LOOPBACK = "127.0.0.1"
 READY = '"server ready"'
@@ -133,14 +135,12 @@ class ServerProcess:
         self.process.send_signal(signal.SIGTERM)
         return self.process.wait(60)
 
-    def healthy(self) -> bool:
-        """What a load balancer would find."""
+    def health(self) -> int:
+        """What a load balancer finds at /healthz: a status, 0 when nobody answers."""
         try:
-            return (
-                httpx.get(f"http://{LOOPBACK}:{self.ports[0]}/healthz", trust_env=False, timeout=5).status_code == 200
-            )
+            return httpx.get(f"http://{LOOPBACK}:{self.ports[0]}/healthz", trust_env=False, timeout=5).status_code
         except httpx.HTTPError:
-            return False
+            return 0
 
 
 class AgentThread:
@@ -238,7 +238,7 @@ class Farm:
             server.start()
         for server in self.servers:
             server.wait_ready()
-        self.admin = Client(self._sign_in("admin", self._password()))
+        self.admin = Client(self._sign_in("admin", self.password))
 
     def close(self) -> None:
         """End everything."""
@@ -350,6 +350,23 @@ class Farm:
         store.images = {name: Image(0, 0) for name in names}
         return Scene(self.database, fleet, {int(storage): store})
 
+    def at_rest(self) -> bool:
+        """Whether nothing is under way."""
+        with self.database.read() as tx:
+            return is_quiet(tx)
+
+    def wrong(
+        self, acks: Sequence[Ack] = (), *, last_fault_at: int = 0, seconds: float = PATIENCE_SECONDS
+    ) -> list[str]:
+        """What is wrong with the cloud once it has come to rest, for which it has so many seconds."""
+        try:
+            eventually("the farm is at rest", self.at_rest, seconds=seconds)
+            quiet = True
+        except NotWithin:
+            quiet = False
+        with self.database.read() as tx:
+            return broken(End(self.scene(), tx, tuple(acks), last_fault_at, quiet))
+
     def holders(self) -> dict[str, str | None]:
         """Which server each host's line goes to."""
         with self.database.read() as tx:
@@ -400,7 +417,9 @@ class Farm:
             eventually("the template is ready", ready)
         return str(made)
 
-    def _password(self) -> str:
+    @property
+    def password(self) -> str:
+        """The administrator's."""
         # Whichever server was first gave it.
         found = [path for server in self.servers if (path := server.directory / "admin-password").exists()]
         return found[0].read_text().strip()

@@ -28,8 +28,7 @@ from pileus.server.domain.job import Phase
 from pileus.server.domain.vm import VmKind, VmState
 from pileus.testing import servers
 from pileus.testing.database import KINDS
-from pileus.testing.farm import Farm, NotWithin, Shape, eventually
-from pileus.testing.simulation.invariants import End, broken, is_quiet
+from pileus.testing.farm import Farm, Shape
 from pileus.testing.simulation.workload import Ack
 
 ACCOUNTS = 10
@@ -238,29 +237,21 @@ def run(
             customers.join()
             if kills is not None:
                 killer.enough.wait()
-            while kills is None and not _at_rest(farm):
+            while kills is None and not farm.at_rest():
                 time.sleep(0.2)
         finally:
             killer.stop()
         last_kill_at = round(time.time() * 1000)
         for server in farm.servers:
             server.wait_ready()
-        quiet = True
-        try:
-            eventually("the farm is at rest", lambda: _at_rest(farm), seconds=REST_SECONDS)
-        except NotWithin:
-            quiet = False
+        # First of all: it waits for rest.
+        verdict.leaked += farm.wrong(list(customers.acks.values()), last_fault_at=last_kill_at, seconds=REST_SECONDS)
         verdict.seconds = time.monotonic() - began
-        _judge(farm, verdict, customers.acks, last_kill_at, quiet=quiet)
+        _judge(farm, verdict, customers.acks)
     return verdict
 
 
-def _at_rest(farm: Farm) -> bool:
-    with farm.database.read() as tx:
-        return is_quiet(tx)
-
-
-def _judge(farm: Farm, verdict: Verdict, acks: dict[str, Ack], last_kill_at: int, *, quiet: bool) -> None:
+def _judge(farm: Farm, verdict: Verdict, acks: dict[str, Ack]) -> None:
     scene = farm.scene()
     with farm.database.read() as tx:
         verdict.stuck = int(tx.scalar(select(func.count()).select_from(job).where(job.c.open == 1)))
@@ -277,8 +268,6 @@ def _judge(farm: Farm, verdict: Verdict, acks: dict[str, Ack], last_kill_at: int
             for uuid, row in guests.items()
             if row["live"] is not None and uuid not in known
         ]
-        end = End(scene, tx, tuple(acks.values()), last_kill_at, quiet)
-        verdict.leaked += broken(end)
 
 
 def _lost(
