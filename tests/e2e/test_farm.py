@@ -122,8 +122,7 @@ def leaves_before_it_ends(server: ServerProcess, seen: list[bool]) -> None:
     until = time.monotonic() + SECONDS
     pause = threading.Event()
     while time.monotonic() < until:
-        status = server.health()
-        if status != 200:
+        if (status := server.health()) != 200:
             seen.append(status == 503)
             return
         pause.wait(0.02)

@@ -56,6 +56,8 @@ LARGEST_FRAME = 32 * 1024 * 1024
 WELCOME_SECONDS = 30.0
 FIRST_BACKOFF_SECONDS = 0.5
 LONGEST_BACKOFF_SECONDS = 60.0
+ABSENT_SECONDS = 3.0
+"""The longest pause while servers refuse connections, because they are not running."""
 SHUTDOWN_GRACE_SECONDS = 10.0
 MOST_MISSED = 10_000
 """Changes kept while a line is being introduced; before that, the inventory of the Hello tells of them."""
@@ -136,15 +138,20 @@ class Connection:
             raise results[1]
 
     async def _keep_connected(self) -> None:
-        failures = 0
+        failures = absences = 0
         turn = _jitter.randrange(len(self._servers))
         while True:
             server = self._servers[turn % len(self._servers)]
             turn += 1
+            absent = False
             try:
                 await self._one_line(server)
             except TurnedAway:
                 raise
+            except ConnectionRefusedError as error:
+                absent = True
+                if not absences:
+                    log.warning("server.absent", server=server.host, port=server.port, reason=str(error))
             except (OSError, TimeoutError, InvalidHandshake, ConnectionClosed, _LineEnded) as error:
                 log.warning("line.ended", server=server.host, port=server.port, reason=str(error) or repr(error))
             except Exception as error:
@@ -152,6 +159,11 @@ class Connection:
             if self.welcomed.is_set():
                 failures = 0
                 self.welcomed.clear()
+            absences = absences + 1 if absent else 0
+            if absent:
+                # Asking a machine where nobody listens costs nobody anything, and hosts without a server stand idle.
+                await asyncio.sleep(_jitter.uniform(0, min(ABSENT_SECONDS, self._first_backoff_seconds * absences)))
+                continue
             # Full jitter: after an outage a farm of agents comes back spread over the whole interval.
             longest = min(LONGEST_BACKOFF_SECONDS, self._first_backoff_seconds * 2**failures)
             failures = min(failures + 1, 16)

@@ -4,6 +4,7 @@ Agents run as threads of this process, with the agent program's own code over TL
 """
 
 import asyncio
+import http.client
 import http.server
 import os
 import random
@@ -137,10 +138,14 @@ class ServerProcess:
 
     def health(self) -> int:
         """What a load balancer finds at /healthz: a status, 0 when nobody answers."""
+        asked = http.client.HTTPConnection(LOOPBACK, self.ports[0], timeout=10)
         try:
-            return httpx.get(f"http://{LOOPBACK}:{self.ports[0]}/healthz", trust_env=False, timeout=5).status_code
-        except httpx.HTTPError:
+            asked.request("GET", "/healthz")
+            return asked.getresponse().status
+        except (OSError, http.client.HTTPException):
             return 0
+        finally:
+            asked.close()
 
 
 class AgentThread:
