@@ -196,9 +196,7 @@ class Agent:
             if who.kind is HostKind.SECONDARY_STORAGE:
                 self._hosts[who.uuid] = StorageHost(who.uuid, SimulatedStore(who.uuid, capacity_bytes=1 << 40))
                 continue
-            backend = SimulatorBackend(
-                self.world, simulated_host(who.uuid), clock=RunningClock(), faults=self.faults
-            )
+            backend = SimulatorBackend(self.world, simulated_host(who.uuid), clock=RunningClock(), faults=self.faults)
             self.backends[who.uuid] = backend
             self._hosts[who.uuid] = RoutingHost(who.uuid, backend, self.journal)
         self.connection = Connection(

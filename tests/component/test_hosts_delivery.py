@@ -396,4 +396,3 @@ async def test_one_line_serves_all_hosts_of_an_agent_and_queues_do_not_block_eac
             identity.hosts()[0].uuid,
             uuid,
         }
-

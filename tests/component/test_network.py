@@ -507,9 +507,7 @@ def applied(world: World, network_id: int) -> object:
         return tx.scalar(select(config.c.applied_fingerprint).where(config.c.network_id == network_id))
 
 
-def test_an_update_changes_names_and_the_domain_while_nobody_is_there(
-    world: World, cloud: Cloud, user: Caller
-) -> None:
+def test_an_update_changes_names_and_the_domain_while_nobody_is_there(world: World, cloud: Cloud, user: Caller) -> None:
     client, network_id = Client(world.db, user), running_network(world, user, cloud.zone)
     uuid = world.uuid(network, network_id)
     job = client.call("updateNetwork", id=uuid, name="new", displaytext="text", networkdomain="a.example")["jobid"]

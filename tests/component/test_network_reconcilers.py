@@ -76,9 +76,7 @@ def test_the_wait_is_a_setting(world: World, cloud: Cloud, user: Caller) -> None
 # ---- what routers run
 
 
-def test_a_change_nobody_declared_is_found_and_brought_to_the_router(
-    world: World, cloud: Cloud, user: Caller
-) -> None:
+def test_a_change_nobody_declared_is_found_and_brought_to_the_router(world: World, cloud: Cloud, user: Caller) -> None:
     network_id = running_network(world, user, cloud.zone)
     with world.db.write() as tx:
         networks.change(tx, network_id, network_domain="drifted.example")
@@ -132,9 +130,7 @@ def test_many_changes_go_to_the_router_in_few_pushes(world: World, cloud: Cloud,
     assert pushes == 1
 
 
-def test_a_router_that_died_is_started_again_for_running_guests_only(
-    world: World, cloud: Cloud, user: Caller
-) -> None:
+def test_a_router_that_died_is_started_again_for_running_guests_only(world: World, cloud: Cloud, user: Caller) -> None:
     network_id = running_network(world, user, cloud.zone)
     vm_id = guest(world, user, cloud, network_id, state=VmState.STOPPED)
     lose(world, network_id)

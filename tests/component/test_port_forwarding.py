@@ -66,9 +66,7 @@ def forwards(world: World, network_id: int) -> tuple[PortForward, ...]:
     return config.port_forwards
 
 
-def test_a_rule_is_on_the_router_when_its_job_is_done(
-    world: World, network_id: int, web: str, client: Client
-) -> None:
+def test_a_rule_is_on_the_router_when_its_job_is_done(world: World, network_id: int, web: str, client: Client) -> None:
     shown = added(world, client, web, publicendport=8089, privateendport=89, protocol="TCP")
     assert (shown["state"], shown["protocol"]) == ("Active", "tcp")
     assert (shown["publicport"], shown["publicendport"], shown["privateendport"]) == ("8080", "8089", "89")

@@ -73,9 +73,7 @@ def test_a_released_address_leaves_the_router_and_is_free_again(
     world.assert_nothing_left(before)
 
 
-def test_a_source_nat_address_stays_with_its_network(
-    world: World, cloud: Cloud, user: Caller, client: Client
-) -> None:
+def test_a_source_nat_address_stays_with_its_network(world: World, cloud: Cloud, user: Caller, client: Client) -> None:
     running_network(world, user, cloud.zone)
     source = client.call("listPublicIpAddresses", issourcenat=True)["publicipaddress"][0]["id"]
     with pytest.raises(Refused) as refused:
@@ -83,9 +81,7 @@ def test_a_source_nat_address_stays_with_its_network(
     assert refused.value.code == 431
 
 
-def test_an_address_on_another_vlan_is_never_given_to_a_router_that_cannot_reach_it(
-    world: World, user: Caller
-) -> None:
+def test_an_address_on_another_vlan_is_never_given_to_a_router_that_cannot_reach_it(world: World, user: Caller) -> None:
     zone_id = world.zone()
     world.host(world.cluster(world.pod(zone_id)))
     world.public_range(zone_id, "198.51.100.10", "198.51.100.10")

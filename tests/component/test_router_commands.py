@@ -48,9 +48,7 @@ def told(world: World, admin: Client, command: str, **sent: object) -> dict[str,
     return dict(done["jobresult"]["router"])
 
 
-def test_an_administrator_sees_every_side_of_a_router(
-    world: World, cloud: Cloud, user: Caller, admin: Client
-) -> None:
+def test_an_administrator_sees_every_side_of_a_router(world: World, cloud: Cloud, user: Caller, admin: Client) -> None:
     network_id = running_network(world, user, cloud.zone)
     (shown,) = admin.call("listRouters", listall=True)["router"]
     router = router_of(world, network_id)
@@ -143,9 +141,7 @@ def test_a_forced_stop_does_not_wait_for_a_host_that_is_away(
     world.assert_nothing_left()
 
 
-def test_a_router_on_a_host_that_is_down_begins_a_new_life_elsewhere(
-    world: World, cloud: Cloud, user: Caller
-) -> None:
+def test_a_router_on_a_host_that_is_down_begins_a_new_life_elsewhere(world: World, cloud: Cloud, user: Caller) -> None:
     network_id = running_network(world, user, cloud.zone)
     guest(world, user, cloud, network_id, state=VmState.RUNNING)
     before = router_of(world, network_id).life

@@ -119,9 +119,7 @@ def test_a_dedicated_range_serves_its_account_first_and_nobody_else(world: World
 def test_more_addresses_can_be_given_to_a_direct_network(world: World, admin: Client) -> None:
     cloud = world.cloud()
     offering = next(
-        o["id"]
-        for o in admin.call("listNetworkOfferings")["networkoffering"]
-        if o["name"] == DIRECT_NETWORK_OFFERING
+        o["id"] for o in admin.call("listNetworkOfferings")["networkoffering"] if o["name"] == DIRECT_NETWORK_OFFERING
     )
     lan = admin.one(
         "createNetwork",

@@ -151,5 +151,3 @@ async def test_closing_cancels_what_outlives_the_grace() -> None:
         await begun.wait()
     await queues.close(grace_seconds=0)
     assert ended == ["endless"]
-
-

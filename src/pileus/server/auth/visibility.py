@@ -4,6 +4,7 @@ Users see their own account. Domain and resource administrators see their domain
 everything; but their lists show only their own account unless they ask for more (`listall`, `domainid`, an id …).
 """
 
+from collections.abc import Hashable
 from dataclasses import dataclass
 from typing import Any
 
@@ -34,6 +35,11 @@ class Scope:
     account_id: int | None = None
     domain_id: int | None = None
     domain_path: str | None = None
+
+    @property
+    def name(self) -> Hashable:
+        """Names the bounds; None for a subtree, which is another one once a domain is renamed."""
+        return None if self.domain_path is not None else (self.everything, self.account_id, self.domain_id)
 
     def where(self, account_column: AnyColumn, domain_column: AnyColumn) -> list[ColumnElement[bool]]:
         """SQL conditions on the columns that say to whom a row belongs."""

@@ -45,6 +45,7 @@ class Tx:
         """What this unit of work has already looked up; it dies with it."""
         self.kept = kept
         """What this process keeps of the database between units of work; whoever keeps it locks and refreshes it."""
+        self._before: list[Callable[[], None]] = []
         self._after: list[Callable[[], None]] = []
 
     def execute(self, statement: Executable, parameters: Any = None) -> CursorResult[Any]:
@@ -69,6 +70,16 @@ class Tx:
         inserted = result.inserted_primary_key
         assert inserted is not None  # noqa: S101 (every table with a key reports it)
         return int(inserted[0])
+
+    def before_commit(self, action: Callable[[], None]) -> None:
+        """Call `action` as the last thing inside the transaction: for what takes locks that others wait for."""
+        self._before.append(action)
+
+    def ending(self) -> None:
+        """Run what was registered with `before_commit`."""
+        actions, self._before = self._before, []
+        for action in actions:
+            action()
 
     def after_commit(self, action: Callable[[], None]) -> None:
         """Call `action` once the transaction is durable; never called when it rolls back."""
@@ -146,6 +157,7 @@ class Database:
                 changes.forget(connection)
                 tx = Tx(connection, self.clock, writable=True, kept=self.kept)
                 yield tx
+                tx.ending()
                 changes.write_down(connection)
                 if _CONFLICT in connection.info or is_broken(connection):
                     raise SwallowedConflict("the transaction was rolled back before its end")

@@ -6,8 +6,11 @@ from typing import Any, TypeVar
 
 from sqlalchemy import Table, select, update
 
+from pileus.server.db.queries import roll
+from pileus.server.db.tables.vm import vm
 from pileus.server.db.transaction import Tx
 from pileus.server.domain.transitions import Transitions
+from pileus.server.domain.vm import OUT_OF_SIGHT
 
 S = TypeVar("S", bound=StrEnum)
 
@@ -23,7 +26,10 @@ def transition(
         raise ValueError(f"{table.name} cannot go from {frm} to {new}")
     states = (frm,) if frm is not None else transitions.before(new)
     statement = update(table).where(table.c.id == row_id, table.c.state.in_([str(s) for s in states]))
-    return tx.execute(statement.values(state=str(new), **values)).rowcount == 1
+    moved = tx.execute(statement.values(state=str(new), **values)).rowcount == 1
+    if moved:
+        _tell_rolls(tx, table, row_id, states, new)
+    return moved
 
 
 def transition_all(
@@ -36,4 +42,12 @@ def transition_all(
     if going:
         # Locked above: nobody has moved them in between.
         tx.execute(update(table).where(table.c.id.in_(going)).values(state=str(new), **values))
+        for row_id in going:
+            _tell_rolls(tx, table, row_id, transitions.before(new), new)
     return going
+
+
+def _tell_rolls(tx: Tx, table: Table, row_id: int, before: Collection[S], new: S) -> None:
+    """Destroyed guests are in fewer lists: whoever may have crossed that line is looked at again."""
+    if table is vm and any(state in OUT_OF_SIGHT for state in (*before, new)):
+        roll.changed(tx, table, row_id)

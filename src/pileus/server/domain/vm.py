@@ -19,6 +19,10 @@ class VmState(StrEnum):
     UNKNOWN = "Unknown"
 
 
+OUT_OF_SIGHT = (VmState.DESTROYED, VmState.EXPUNGING)
+"""States in which a guest is shown to administrators only."""
+
+
 class VmKind(StrEnum):
     """What a virtual machine is for."""
 

@@ -68,6 +68,7 @@ def list_page(
     rows, count = vms.list_page(
         tx,
         allowed.where(vm.c.account_id, vm.c.domain_id),
+        whose=allowed.name,
         see_destroyed=caller.is_admin,
         vm_ids=wanted if by_id else None,
         name=name,

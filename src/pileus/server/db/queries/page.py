@@ -1,13 +1,14 @@
 """The shape of every list page: one page of the main table by key, then one IN lookup per related table."""
 
 from collections import defaultdict
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Collection, Hashable, Iterable, Sequence
 from functools import cache
 from typing import Any, TypeAlias
 
 from sqlalchemy import Column, ColumnElement, FromClause, Row, RowMapping, Select, Table, func, select
 
 from pileus.server.db.dialect import among, as_parameter
+from pileus.server.db.queries.roll import LONG, page_keys, write
 from pileus.server.db.transaction import Tx
 
 AnyRow: TypeAlias = Row[*tuple[Any, ...]]
@@ -30,12 +31,31 @@ def page(
 
 
 def page_of(
-    tx: Tx, columns: Sequence[Column[Any]], where: Collection[ColumnElement[bool]], *, offset: int, limit: int
+    tx: Tx,
+    columns: Sequence[Column[Any]],
+    where: Collection[ColumnElement[bool]],
+    *,
+    offset: int,
+    limit: int,
+    known_as: Hashable = None,
 ) -> tuple[Sequence[AnyRow], int]:
-    """As `page`, but only some columns of the table, as tuples, in order of `id`: what hot lists need."""
+    """As `page`, but only some columns of the table, as tuples, in order of `id`: what hot lists need.
+
+    `known_as` names the conditions of a list that may have a roll (`queries.roll`).
+    """
     table = columns[0].table
+    assert isinstance(table, Table)  # noqa: S101 (an alias has no roll)
+    rolled = None if known_as is None else page_keys(tx, table, where, known_as, offset=offset, limit=limit)
+    if rolled is not None:
+        keys, count = rolled
+        dialect = tx.connection.dialect.name
+        found = select(*columns).where(*where, among(table.c.id, dialect)).order_by(table.c.id)
+        return tx.execute(found, {"keys": as_parameter(keys, dialect)}).all() if keys else (), count
     rows = tx.execute(select(*columns).where(*where).order_by(table.c.id).offset(offset).limit(limit)).all()
-    return rows, _count(tx, table, where, len(rows), offset, limit)
+    count = _count(tx, table, where, len(rows), offset, limit)
+    if known_as is not None and count >= LONG:
+        write(tx, table, where, known_as)
+    return rows, count
 
 
 def _count(

@@ -1,11 +1,12 @@
 """Guests as workflows and services see them, and the rows of a list page."""
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Hashable, Mapping, Sequence
 from typing import Any
 
 from sqlalchemy import ColumnElement, RowMapping, delete, func, insert, or_, select, update
 from sqlalchemy.exc import IntegrityError
 
+from pileus.server.db.queries import roll
 from pileus.server.db.queries.page import AnyRow, like, page_of
 from pileus.server.db.tables.job import job
 from pileus.server.db.tables.network import guest_data, network, nic
@@ -15,11 +16,7 @@ from pileus.server.db.tables.volume import volume
 from pileus.server.db.transaction import Tx
 from pileus.server.domain.network import GuestIpType
 from pileus.server.domain.storage import VolumeState
-from pileus.server.domain.vm import VmKind, VmState
-
-OUT_OF_SIGHT = (VmState.DESTROYED, VmState.EXPUNGING)
-"""States in which a guest is shown to administrators only."""
-
+from pileus.server.domain.vm import OUT_OF_SIGHT, VmKind, VmState
 
 SHOWN = tuple(
     vm.c[name]
@@ -58,7 +55,9 @@ def offering_of(tx: Tx, row: Mapping[Any, Any]) -> RowMapping:
 
 def add(tx: Tx, **values: Any) -> int:
     """Insert a VM."""
-    return tx.insert(insert(vm).values(created_at=tx.now, **values))
+    vm_id = tx.insert(insert(vm).values(created_at=tx.now, **values))
+    roll.changed(tx, vm, vm_id)
+    return vm_id
 
 
 def change(tx: Tx, vm_id: int, **values: Any) -> None:
@@ -103,6 +102,7 @@ def add_volume(tx: Tx, **values: Any) -> int:
 def remove(tx: Tx, vm_id: int) -> None:
     """Take a VM out of use, with everything that only it has: its name, what the router told it, its statistics."""
     change(tx, vm_id, live=None, removed_at=tx.now, name_key=None)
+    roll.changed(tx, vm, vm_id)
     tx.execute(delete(guest_data).where(guest_data.c.vm_id == vm_id))
     tx.execute(delete(vm_stats).where(vm_stats.c.vm_id == vm_id))
 
@@ -146,6 +146,7 @@ def list_page(
     tx: Tx,
     where: Collection[ColumnElement[bool]],
     *,
+    whose: Hashable,
     see_destroyed: bool,
     vm_ids: Collection[int] | None,
     name: str | None,
@@ -166,7 +167,10 @@ def list_page(
     offset: int,
     limit: int,
 ) -> tuple[Sequence[AnyRow], int]:
-    """One page of guests, `SHOWN` of each; `where` says whose, `state` "present" means all that are not destroyed."""
+    """One page of guests, `SHOWN` of each; `state` "present" means all that are not destroyed.
+
+    `where` says whose, and so does `whose`, as a name: None if the guests of the same name may be others later.
+    """
     conditions: list[ColumnElement[bool]] = [vm.c.live == 1, vm.c.kind == str(VmKind.USER), *where]
     if vm_ids is not None:
         conditions.append(vm.c.id.in_(sorted(vm_ids)))
@@ -208,7 +212,14 @@ def list_page(
             volume.c.live == 1, volume.c.vm_id == vm.c.id, volume.c.pool_id == storage_id
         )
         conditions.append(on_pool.exists())
-    return page_of(tx, SHOWN, conditions, offset=offset, limit=limit)
+    # What these ask for never changes, or is marked when it does; about all other columns a roll would not be told.
+    others = (
+        *(vm_ids, name, keyword, pod_id, host_id, network_id, storage_id, template_id, service_offering_id),
+        *(hypervisor, group, group_id, key_pair, for_virtual_network),
+    )
+    unmarked = any(each is not None for each in others) or state not in (None, "present")
+    known_as = None if whose is None or unmarked else (whose, zone_id, see_destroyed and state is None)
+    return page_of(tx, SHOWN, conditions, offset=offset, limit=limit, known_as=known_as)
 
 
 def _has_nic(*conditions: ColumnElement[bool]) -> ColumnElement[bool]:
