@@ -192,7 +192,6 @@ async def test_a_deleted_fleet_is_turned_away_for_good_and_another_takes_its_hos
 
 async def test_an_agent_that_asks_for_hosts_without_being_a_fleet_is_turned_away(site: Site) -> None:
 
-
     _, identity = await site.enrolled()
     async with raw_line(site, identity) as line:
         await hello(line, identity.hosts()[0].uuid)

@@ -75,9 +75,7 @@ def owned(tx: Tx, fleet_id: int, *, after: int, limit: int) -> list[tuple[int, W
     mine = select(host.c.id, host.c.uuid, host.c.name).where(
         host.c.fleet_id == fleet_id, host.c.id > after, *_simulated()
     )
-    return [
-        (row["id"], WantedHost(row["uuid"], row["name"])) for row in tx.all(mine.order_by(host.c.id).limit(limit))
-    ]
+    return [(row["id"], WantedHost(row["uuid"], row["name"])) for row in tx.all(mine.order_by(host.c.id).limit(limit))]
 
 
 def count_wanted(tx: Tx, *, most: int) -> int:

@@ -354,9 +354,7 @@ class Listener:
         for start in range(0, len(ordered), liveness.CHUNK):
             await asyncio.to_thread(self._change_some, ordered[start : start + liveness.CHUNK], to)
 
-    def _change_some(
-        self, host_ids: Sequence[int], to: Callable[[Tx, Sequence[int]], list[liveness.Change]]
-    ) -> None:
+    def _change_some(self, host_ids: Sequence[int], to: Callable[[Tx, Sequence[int]], list[liveness.Change]]) -> None:
         def change(tx: Tx) -> None:
             changes = to(tx, host_ids)
             if changes:

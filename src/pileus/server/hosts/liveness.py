@@ -185,6 +185,4 @@ def _go(tx: Tx, host_ids: Collection[int], state: HostState, **values: int | Non
 
 _FACTS = ("address", "version", "capabilities", "cpus", "cpu_mhz", "memory_bytes")
 
-_NEW_FACTS = (
-    update(host).where(host.c.id == bindparam("of")).values({name: bindparam(name) for name in _FACTS})
-)
+_NEW_FACTS = update(host).where(host.c.id == bindparam("of")).values({name: bindparam(name) for name in _FACTS})

@@ -25,6 +25,4 @@ def changed_all(tx: Tx, changes: Sequence[tuple[int, HostState]]) -> None:
         return
     for row in tx.all(select(host).where(host.c.id.in_(list(lost))).order_by(host.c.id)):
         text = f"Host {row['name']} ({row['address']}) is {lost[row['id']]}: it gives no sign of life"
-        raise_alert(
-            tx, AlertType.HOST, f"host:{row['id']}", text, zone_id=row["zone_id"], pod_id=row["pod_id"]
-        )
+        raise_alert(tx, AlertType.HOST, f"host:{row['id']}", text, zone_id=row["zone_id"], pod_id=row["pod_id"])

@@ -36,9 +36,7 @@ class AddFleet(Params):
     """Adds a fleet: an agent that makes the hosts of hypervisor Simulator which addHost adds."""
 
     name: str = param("the name of the fleet")
-    token: str = param(
-        "the one-time secret, at least 16 characters, with which the fleet's agent enrols", secret=True
-    )
+    token: str = param("the one-time secret, at least 16 characters, with which the fleet's agent enrols", secret=True)
 
     def run(self, call: Call) -> View:
         return fleet.add(call.tx, call.caller, name=self.name, token=self.token)
