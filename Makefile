@@ -6,7 +6,7 @@ export VENV
 
 .DEFAULT_GOAL := help
 .PHONY: help setup up down status test check unit e2e bench simulate docs clean
-.PHONY: api-coverage fuzz role-matrix
+.PHONY: api-coverage fuzz role-matrix databases kill-run
 
 help: ## List the targets
 	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -38,6 +38,13 @@ e2e: setup ## Real hosts, real guests, kill -9 (needs root)
 
 test: check ## Everything a change must pass
 	@$(BIN)/pytest -n 3 --dist loadgroup tests/unit tests/component tests/workflow tests/conformance tests/e2e
+
+KINDS ?= sqlite,postgresql,mariadb
+databases: setup ## Component and workflow suites on every kind of database: an hour (make databases KINDS=mariadb)
+	@PILEUS_TEST_DATABASES=$(KINDS) $(BIN)/pytest -n 2 --dist loadgroup tests/component tests/workflow
+
+kill-run: setup ## Deploy through two servers that are killed all the time: make kill-run DATABASE=mariadb DEPLOYS=1000
+	@$(BIN)/python -m pileus.testing.killrun --database $(or $(DATABASE),sqlite) --deploys $(or $(DEPLOYS),1000)
 
 bench: setup ## Measure one claim: make bench BENCH=first_vm
 	@test -n "$(BENCH)" || { echo "make bench BENCH=name, one of: $$(ls bench/*.py | xargs -n1 basename | sed 's/\.py//' | tr '\n' ' ')"; exit 1; }

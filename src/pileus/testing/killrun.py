@@ -246,7 +246,7 @@ def run(
         for server in farm.servers:
             server.wait_ready()
         _wait_for_rest(farm)
-        verdict.leaked += farm.wrong(list(customers.acks.values()), last_fault_at=last_kill_at, seconds=1)
+        verdict.leaked += farm.wrong(list(customers.acks.values()), last_fault_at=last_kill_at, seconds=30)
         verdict.seconds = time.monotonic() - began
         _judge(farm, verdict, customers.acks)
     return verdict
