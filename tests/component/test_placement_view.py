@@ -241,7 +241,8 @@ def test_a_lost_claim_falls_to_the_next_candidate(
     assert found is not None
     assert (found.host_id, found.pools) == (cloud.hosts[1], {1: far, 2: far})
     with world.db.read() as tx:
-        claimed = tx.all(select(host_capacity).where(host_capacity.c.host_id.in_(cloud.hosts)))
+        room = select(host_capacity).where(host_capacity.c.host_id.in_(cloud.hosts))
+        claimed = tx.all(room.order_by(host_capacity.c.host_id))
         assert [row["ram_used_mib"] for row in claimed] == [4000, 1024, 0, 0]
         assert tx.scalar(select(storage_pool.c.allocated_bytes).where(storage_pool.c.id == far)) == 2 * GIB
 

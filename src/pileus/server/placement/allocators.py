@@ -143,7 +143,7 @@ class OsPreference:
 
     def many(self, wanted: Wanted, columns: "Columns", fit: "Flags") -> "Flags":
         for category in (wanted.os_category_id or 0, 0):
-            found: Flags = fit & (columns.category == category)
+            found: Flags = fit & columns.of_category(category)
             if found.any():
                 return found
         return fit

@@ -4,6 +4,7 @@ Needs numpy, which is loaded here and nowhere else: whoever has few hosts never 
 keys. What changes is written into its row; what comes or goes makes the columns anew.
 """
 
+import sys
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from itertools import permutations
@@ -39,9 +40,12 @@ class Columns:
         self._pod = np.zeros(size, np.int64)
         self._cpus = np.zeros(size, np.int32)
         self._cpu_mhz = np.zeros(size, np.int32)
+        self._least_cpus = self._least_cpu_mhz = sys.maxsize
+        """No host has less, or ever had."""
         self._free_mhz = np.zeros(size, np.int64)
         self._free_mib = np.zeros(size, np.int64)
-        self.category = np.zeros(size, np.int64)
+        self._category = np.zeros(size, np.int64)
+        self._of_category: dict[int, Flags] = {}
         self._group = np.zeros(size, np.intp)
         self._groups: list[Group] = []
         self._group_of: dict[Group, int] = {}
@@ -57,6 +61,8 @@ class Columns:
         row = self._row[host.id]
         if self.hosts[row].tags != host.tags:
             self._tagged.clear()
+        if self.hosts[row].os_category_id != host.os_category_id:
+            self._of_category.clear()
         self.hosts[row] = host
         self._write(row, host)
 
@@ -76,6 +82,13 @@ class Columns:
         """Whether the host is of this zone, and flagged."""
         row = self._row.get(host_id)
         return row is not None and bool(flags[row])
+
+    def of_category(self, category: int) -> Flags:
+        """Hosts that prefer an OS category, or none (0)."""
+        found = self._of_category.get(category)
+        if found is None:
+            found = self._of_category[category] = self._category == category
+        return found
 
     def only(self, *rows: int) -> Flags:
         """These rows flagged."""
@@ -114,14 +127,17 @@ class Columns:
         if demand.host_id is not None:
             return self._of_one(question, demand.host_id)
         codes = (self._standing_for_all if demand.any_allocation_state else self._standing).copy()
-        if demand.hypervisor is not None:
+        if demand.hypervisor is not None and self._names.keys() != {demand.hypervisor}:
             _say(codes, self._hypervisor != self._number(demand.hypervisor), Reason.HYPERVISOR)
         if demand.pod_id is not None:
             _say(codes, self._pod != demand.pod_id, Reason.POD)
         if demand.host_tag is not None:
             _say(codes, self._without(demand.host_tag), Reason.TAG)
-        _say(codes, self._cpus < demand.cpus, Reason.CPUS)
-        _say(codes, self._cpu_mhz < demand.cpu_mhz, Reason.CPU_SPEED)
+        # Nearly always every host has CPUs enough: no need to ask each.
+        if demand.cpus > self._least_cpus:
+            _say(codes, self._cpus < demand.cpus, Reason.CPUS)
+        if demand.cpu_mhz > self._least_cpu_mhz:
+            _say(codes, self._cpu_mhz < demand.cpu_mhz, Reason.CPU_SPEED)
         _say(codes, self._free_mhz < demand.claim_mhz, Reason.CPU)
         _say(codes, self._free_mib < demand.ram_mib, Reason.MEMORY)
         if demand.disks:
@@ -150,9 +166,11 @@ class Columns:
         self._pod[row] = host.pod_id
         self._cpus[row] = host.cpus
         self._cpu_mhz[row] = host.cpu_mhz
+        self._least_cpus = min(self._least_cpus, host.cpus)
+        self._least_cpu_mhz = min(self._least_cpu_mhz, host.cpu_mhz)
         self._free_mhz[row] = host.free_mhz
         self._free_mib[row] = host.free_mib
-        self.category[row] = host.os_category_id or 0
+        self._category[row] = host.os_category_id or 0
         self._group[row] = self._number_of_group((host.cluster_id, host.pools))
 
     def _number_of_group(self, group: Group) -> int:
