@@ -11,7 +11,7 @@ from pileus.server.db.transaction import Database
 from pileus.server.domain.account import AccountType
 from pileus.server.domain.host import HostState
 from pileus.server.domain.storage import CopyState
-from pileus.server.events import job_failed
+from pileus.server.events import job_ended, job_failed
 from pileus.testing import World
 from pileus.testing.client import Client, counted_statements
 from pileus.wire.messages import Answer
@@ -120,6 +120,30 @@ def test_hosts_attach_a_new_pool_and_it_comes_up_with_its_size(client: Client, w
     assert allocatable == 2000  # storage.overprovisioning.factor, for exports only
 
 
+def test_each_host_that_attaches_a_new_pool_has_events_of_its_own(client: Client, world: World) -> None:
+    inside = world.cluster(world.pod(world.zone()))
+    world.host(inside)
+    world.host(inside)
+    world.hooks.on_failed.append(job_failed)
+    world.hooks.on_end.append(job_ended)
+    refusals = [Refusal(Reason.MISSING, "no such directory")]
+    world.instead = lambda waiting: (
+        Answer(waiting.operation_id, "", refusal=refusals.pop())
+        if refusals and isinstance(waiting.operation, AttachPool)
+        else None
+    )
+    pool(client, client.one("listZones")["id"], inside)
+    world.settle()
+    told = sorted(text for kind, text in events(world.db) if kind == "PRIMARY.STORAGE.CREATE")
+    assert told == [
+        "Attached primary storage s1 to host host-5",
+        "Attaching primary storage s1 to host host-4",
+        "Attaching primary storage s1 to host host-5",
+        "Failed: Attaching primary storage s1 to host host-4: no such directory",
+        "Primary storage s1 was added",
+    ]
+
+
 def test_a_pool_that_no_host_can_attach_says_so_in_an_event_and_is_tried_again(client: Client, world: World) -> None:
     inside = world.cluster(world.pod(world.zone()))
     only = world.host(inside)
@@ -135,7 +159,7 @@ def test_a_pool_that_no_host_can_attach_says_so_in_an_event_and_is_tried_again(c
     assert uses(world.db) == {}
     assert events(world.db)[-1] == (
         "PRIMARY.STORAGE.CREATE",
-        "Failed: Primary storage s1 was added: no such directory",
+        "Failed: Attaching primary storage s1 to host host-4: no such directory",
     )
     world.instead = lambda waiting: None
     world.reconcile("storage-attach")

@@ -5,6 +5,7 @@ from typing import Any
 from sqlalchemy import RowMapping
 
 from pileus.server.db.queries import cluster as clusters
+from pileus.server.db.queries import host as hosts
 from pileus.server.db.queries import storage_pool as pools
 from pileus.server.db.queries.page import grouped, related
 from pileus.server.db.tables.host import storage_pool, storage_pool_tag
@@ -17,6 +18,7 @@ from pileus.server.domain.errors import ParameterError, ResourceInUse
 from pileus.server.domain.ids import Cluster, Id, Pod, StoragePool, Zone
 from pileus.server.domain.storage import POOL, CopyState, PoolState
 from pileus.server.events import record, types
+from pileus.server.events.write import COMPLETED, SCHEDULED
 from pileus.server.jobs.submit import JobRef, Owner, submit
 from pileus.server.services.naming import checked_name
 from pileus.server.services.paging import bounds
@@ -74,9 +76,12 @@ def create(
         path=path,
         state=str(PoolState.INITIAL),
     )
-    event_id = _record(tx, caller, types.PRIMARY_STORAGE_CREATE, f"Primary storage {name} was added", pool_id, zone_id)
+    _record(tx, caller, types.PRIMARY_STORAGE_CREATE, f"Primary storage {name} was added", pool_id, zone_id)
     for host_id in pools.hosts_up(tx, cluster_id):
-        attach(tx, pool_id, host_id, start_event_id=event_id)
+        text = f"Attaching primary storage {name} to host {hosts.by_id(tx, host_id)['name']}"
+        # Each host has an event of its own: one may fail where another succeeds.
+        begun = _record(tx, caller, types.PRIMARY_STORAGE_CREATE, text, pool_id, zone_id, state=SCHEDULED)
+        attach(tx, pool_id, host_id, start_event_id=begun)
     return view(tx, caller, pool_id)
 
 
@@ -224,7 +229,9 @@ def _views(tx: Tx, rows: list[RowMapping]) -> list[dict[str, Any]]:
     ]
 
 
-def _record(tx: Tx, caller: Caller, event: str, text: str, pool_id: int, zone_id: int) -> int:
+def _record(
+    tx: Tx, caller: Caller, event: str, text: str, pool_id: int, zone_id: int, *, state: str = COMPLETED
+) -> int:
     return record(
         tx,
         type=event,
@@ -232,6 +239,7 @@ def _record(tx: Tx, caller: Caller, event: str, text: str, pool_id: int, zone_id
         account_id=caller.account_id,
         domain_id=caller.domain_id,
         user_id=caller.user_id,
+        state=state,
         resource_kind="StoragePool",
         resource_id=pool_id,
         zone_id=zone_id,

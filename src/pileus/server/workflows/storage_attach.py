@@ -6,11 +6,12 @@ refuses to let go of when a pool is removed stays as it is: the pool is forgotte
 
 from collections.abc import Iterator
 
-from sqlalchemy import select
+from sqlalchemy import RowMapping, select
 
 from pileus.server.config import keys, value
 from pileus.server.db.queries import storage_pool as pools
-from pileus.server.db.tables.host import host, storage_pool
+from pileus.server.db.tables.host import host as host_rows
+from pileus.server.db.tables.host import storage_pool
 from pileus.server.db.transition import transition
 from pileus.server.domain.host import HostState
 from pileus.server.domain.storage import POOL, PoolState
@@ -61,6 +62,10 @@ def attach_on_host(ctx: StepContext, pool: int, host: int) -> None:
     )
     pools.set_attached(ctx.tx, pool, host, attached=True)
     transition(ctx.tx, storage_pool, pool, POOL, PoolState.UP, frm=PoolState.INITIAL)
+    if ctx.start_event_id is not None:
+        name = ctx.tx.scalar(select(host_rows.c.name).where(host_rows.c.id == host))
+        text = f"Attached primary storage {row['name']} to host {name}"
+        _event(ctx, row, types.PRIMARY_STORAGE_CREATE, text, start_id=ctx.start_event_id)
 
 
 @attach_on_host.undo
@@ -120,20 +125,28 @@ def _as_far_as_it_goes(ctx: StepContext, pool: int, host: int, operation: AnyOpe
     try:
         make_sure(ctx, host, operation, queue=f"pool:{row['uuid']}")
     except HostRefused as refused:
-        record(
-            ctx.tx,
-            type=types.PRIMARY_STORAGE_DELETE,
-            description=f"A host did not let go of primary storage {row['name']}: {refused.text}",
-            account_id=ctx.account_id,
-            domain_id=ctx.domain_id,
-            user_id=ctx.user_id,
-            level="WARN",
-            resource_kind="StoragePool",
-            resource_id=pool,
-            zone_id=row["zone_id"],
-        )
+        text = f"A host did not let go of primary storage {row['name']}: {refused.text}"
+        _event(ctx, row, types.PRIMARY_STORAGE_DELETE, text, level="WARN")
+
+
+def _event(
+    ctx: StepContext, row: RowMapping, type: str, text: str, *, level: str = "INFO", start_id: int | None = None
+) -> None:
+    record(
+        ctx.tx,
+        type=type,
+        description=text,
+        account_id=ctx.account_id,
+        domain_id=ctx.domain_id,
+        user_id=ctx.user_id,
+        level=level,
+        resource_kind="StoragePool",
+        resource_id=row["id"],
+        zone_id=row["zone_id"],
+        start_id=start_id,
+    )
 
 
 def _is_gone(ctx: StepContext, host_id: int) -> bool:
-    state = ctx.tx.scalar(select(host.c.state).where(host.c.id == host_id))
+    state = ctx.tx.scalar(select(host_rows.c.state).where(host_rows.c.id == host_id))
     return state is None or state == HostState.REMOVED
