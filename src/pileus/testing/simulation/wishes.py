@@ -127,6 +127,8 @@ class Wishes:
             return None if found is None else found["uuid"]
         if field.wire in ("name", "displaytext", "displayname", "username", "clustername", "account", "newname"):
             return self.name(spec.name)
+        if field.wire == "token":
+            return f"one-time-secret-{self.name('token')}"
         return plausible.value(spec.name, field, {})
 
     # ---- what is there
