@@ -14,7 +14,7 @@ from pileus.agent.enrolment import Token, enrol
 from pileus.agent.journal import Journal
 from pileus.server.db.tables.host import host, host_stats, host_watch
 from pileus.server.domain.host import HostState
-from pileus.server.hosts import operations
+from pileus.server.hosts import delivery, operations
 from pileus.wire.messages import (
     Answer,
     Deliver,
@@ -88,6 +88,21 @@ async def test_a_refusal_comes_back_with_its_reason(site: Site) -> None:
     assert answered.refusal.reason is Reason.NO_ROOM
     assert answered.result is None
     assert list(agent.world.guests()) == []
+
+
+async def test_operations_are_counted_by_kind_and_outcome_and_timed(site: Site) -> None:
+    host_id, identity = await site.enrolled()
+    kinds = (delivery.DELIVERED.value("StartVm"), delivery.LATENCY.count("StartVm"))
+    done, refused = (delivery.ANSWERED.value("StartVm", outcome) for outcome in ("done", "no-room"))
+    async with agent_of(site, identity) as agent:
+        agent.faults.arm(Fault("start_domain", reason=Reason.NO_ROOM))
+        for operation_id in ("op-1", "op-2"):
+            site.request(host_id, operation_id, StartVm(vm()))
+            await site.answered(operation_id)
+    assert delivery.DELIVERED.value("StartVm") == kinds[0] + 2
+    assert delivery.LATENCY.count("StartVm") == kinds[1] + 2
+    assert delivery.ANSWERED.value("StartVm", "done") == done + 1
+    assert delivery.ANSWERED.value("StartVm", "no-room") == refused + 1
 
 
 async def test_what_was_asked_while_nobody_was_connected_is_delivered_in_order(site: Site) -> None:

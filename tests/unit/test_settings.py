@@ -13,6 +13,16 @@ def test_what_is_not_said_has_a_default(tmp_path: Path) -> None:
     assert found.database == f"sqlite:///{tmp_path}/pileus.db"
     assert (found.api_address, found.api_port, found.agent_port, found.workers) == ("127.0.0.1", 8080, 8250, 4)
     assert found.name
+    assert [str(each) for each in found.metrics_peers] == ["127.0.0.0/8", "::1/128"]
+    assert (found.log_level, found.log_format) == ("info", "json")
+
+
+def test_who_reads_metrics_and_how_logs_are_written_is_for_the_file_to_say() -> None:
+    entries = {"metrics": {"peers": ["10.1.0.0/16", "2001:db8::7"]}, "log": {"level": "warning", "format": "text"}}
+    found = from_document({"state_dir": "s", **entries})
+    assert [str(each) for each in found.metrics_peers] == ["10.1.0.0/16", "2001:db8::7/128"]
+    assert (found.log_level, found.log_format) == ("warning", "text")
+    assert from_document({"state_dir": "s", "metrics": {"peers": []}}).metrics_peers == ()
 
 
 def test_what_is_said_is_taken(tmp_path: Path) -> None:
@@ -49,6 +59,11 @@ def test_what_is_said_is_taken(tmp_path: Path) -> None:
         ({"state_dir": "s", "agents": {"names": []}}, "agents.names: must be a list of names"),
         ({"state_dir": "s", "agents": {"names": ["a", 1]}}, "agents.names: must be a list of names"),
         ({"state_dir": "s", "agents": {"names": "a"}}, "agents.names: must be a list"),
+        ({"state_dir": "s", "metrics": {"peers": "10.0.0.0/8"}}, "metrics.peers: must be a list"),
+        ({"state_dir": "s", "metrics": {"peers": ["10.0.0.1/8"]}}, "metrics.peers: '10.0.0.1/8' is no network"),
+        ({"state_dir": "s", "metrics": {"peers": [1]}}, "metrics.peers: 1 is no network"),
+        ({"state_dir": "s", "log": {"level": "loud"}}, "log.level: must be one of debug, info, warning, error"),
+        ({"state_dir": "s", "log": {"format": "xml"}}, "log.format: must be one of json, text"),
         ({"state_dir": "s", "jobs": {"workers": 0}}, "jobs.workers: must lie between 1 and 256"),
         ({"state_dir": "s", "jobs": {"workers": 257}}, "jobs.workers: must lie between 1 and 256"),
     ],

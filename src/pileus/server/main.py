@@ -36,12 +36,18 @@ from pileus.server.jobs.submit import wake
 from pileus.server.log import log_as_json
 from pileus.server.lookout import Lookout
 from pileus.server.membership import Consequences, Membership
+from pileus.server.meter import Counter
+from pileus.server.metrics import Metrics
 from pileus.server.registered import register_all
 from pileus.server.services import host, host_alert, vm_stats, vm_sync
 from pileus.server.settings import BadSettings, ServerSettings, from_file
 from pileus.wire.messages import Happened, HostIntro, HostStats
 
 log = structlog.get_logger(__name__)
+
+ENDED = Counter(
+    "pileus_jobs_ended_total", "Jobs that this server brought to an end: succeeded, failed, stuck", "workflow", "state"
+)
 
 DRAIN_SECONDS = 5.0
 """How long a stopping server waits for calls that it is answering."""
@@ -76,7 +82,13 @@ class Server:
             "agents": lambda: listener.trouble,
         }
         health = Health(self.database, create_app(self.database), checks)
-        doors = await asyncio.to_thread(self._open_doors, health)
+        live = {
+            "pileus_api_calls_in_progress": lambda: health.calls,
+            "pileus_agent_connections": lambda: len(listener.delivery.lines),
+            "pileus_agent_hosts_connected": lambda: len(listener.delivery.connected),
+        }
+        metrics = Metrics(health, self.database, peers=self.settings.metrics_peers, live=live)
+        doors = await asyncio.to_thread(self._open_doors, metrics)
         await listener.start()
         superseded = asyncio.Event()
         membership = self._membership(doors[0], listener, superseded)
@@ -149,8 +161,8 @@ class Server:
             names=self.settings.agent_names,
         )
 
-    def _open_doors(self, health: Health) -> list[Door]:
-        doors = [Door(health, self.settings.api_address, self.settings.api_port)]
+    def _open_doors(self, app: Metrics) -> list[Door]:
+        doors = [Door(app, self.settings.api_address, self.settings.api_port)]
         with self.database.read() as tx:
             port = value(tx, keys.integration_api_port)
         if port:
@@ -168,7 +180,7 @@ async def _until(stop: asyncio.Event) -> None:
 
 
 def _hooks() -> Hooks:
-    return Hooks(on_end=[job_ended], on_failed=[job_failed], on_stuck=[_stuck])
+    return Hooks(on_end=[job_ended, _count_end], on_failed=[job_failed], on_stuck=[_stuck])
 
 
 def _callbacks() -> Callbacks:
@@ -203,7 +215,12 @@ def _state_changed(tx: Tx, changes: Sequence[Change]) -> None:
     wake(tx, *(f"host:{change.host_id}" for change in changes))
 
 
+def _count_end(tx: Tx, job: RowMapping) -> None:
+    tx.after_commit(lambda: ENDED.add(job["workflow"], job["phase"]))
+
+
 def _stuck(tx: Tx, job: RowMapping) -> None:
+    tx.after_commit(lambda: ENDED.add(job["workflow"], job["phase"]))
     raise_alert(
         tx,
         AlertType.JOB,

@@ -1,20 +1,28 @@
 """What a management server is told before it can read its settings from the database: a TOML file.
 
 `database` (URL), `state_dir`, `name`, and the tables `[api]` (address, port, drain_seconds), `[agents]` (address,
-port, names) and `[jobs]` (workers).
+port, names), `[jobs]` (workers), `[metrics]` (peers) and `[log]` (level, format). docs/operating.md tells of each.
 """
 
 import difflib
 import socket
 import tomllib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from ipaddress import IPv4Network, IPv6Network, ip_network
 from pathlib import Path
 from typing import Any
 
 
 class BadSettings(Exception):
     """The file cannot be used; the text names the entry."""
+
+
+Network = IPv4Network | IPv6Network
+
+LOOPBACK: tuple[Network, ...] = (IPv4Network("127.0.0.0/8"), IPv6Network("::1/128"))
+LOG_LEVELS = ("debug", "info", "warning", "error")
+LOG_FORMATS = ("json", "text")
 
 
 @dataclass(frozen=True)
@@ -35,6 +43,10 @@ class ServerSettings:
     agent_port: int = 8250
     agent_names: tuple[str, ...] = ("localhost", "127.0.0.1")
     workers: int = 4
+    metrics_peers: tuple[Network, ...] = LOOPBACK
+    """Who may read `/metrics`: networks, none of them for nobody."""
+    log_level: str = "info"
+    log_format: str = "json"
 
 
 MOST_WORKERS = 256
@@ -47,6 +59,8 @@ _TABLES: Mapping[str, Mapping[str, type]] = {
     "api": {"address": str, "port": int, "drain_seconds": int},
     "agents": {"address": str, "port": int, "names": list},
     "jobs": {"workers": int},
+    "metrics": {"peers": list},
+    "log": {"level": str, "format": str},
 }
 
 
@@ -67,7 +81,7 @@ def from_file(path: Path) -> ServerSettings:
 def from_document(document: Mapping[str, Any]) -> ServerSettings:
     """Check a parsed document. Raises `BadSettings`."""
     top = _checked("", {name: entry for name, entry in document.items() if name not in _TABLES})
-    api, agents, jobs = (_checked(name, document.get(name, {})) for name in ("api", "agents", "jobs"))
+    api, agents, jobs, metrics, log = (_checked(name, document.get(name, {})) for name in _TABLES if name)
     if "state_dir" not in top:
         raise BadSettings("state_dir: a directory is needed")
     state_dir = Path(top["state_dir"])
@@ -91,6 +105,9 @@ def from_document(document: Mapping[str, Any]) -> ServerSettings:
         agent_port=_port(agents.get("port", 8250), "agents.port"),
         agent_names=tuple(names),
         workers=workers,
+        metrics_peers=_networks(metrics["peers"], "metrics.peers") if "peers" in metrics else LOOPBACK,
+        log_level=_one_of(log.get("level", "info"), LOG_LEVELS, "log.level"),
+        log_format=_one_of(log.get("format", "json"), LOG_FORMATS, "log.format"),
     )
 
 
@@ -110,6 +127,23 @@ def _checked(table: str, entries: Any) -> Mapping[str, Any]:
         if entry == "":
             raise BadSettings(f"{where}: must not be empty")
     return entries
+
+
+def _networks(entries: list[Any], where: str) -> tuple[Network, ...]:
+    found = []
+    for entry in entries:
+        try:
+            # A number would be taken for an address.
+            found.append(ip_network(entry if isinstance(entry, str) else ""))
+        except ValueError:
+            raise BadSettings(f"{where}: {entry!r} is no network; such as 10.0.0.0/24 or 2001:db8::/64") from None
+    return tuple(found)
+
+
+def _one_of(entry: str, known: Sequence[str], where: str) -> str:
+    if entry not in known:
+        raise BadSettings(f"{where}: must be one of {', '.join(known)}")
+    return entry
 
 
 def _port(number: int, where: str) -> int:

@@ -8,7 +8,7 @@ import msgspec
 
 from pileus.server.api import catalogue, errors, parse
 from pileus.server.api.command import registry
-from pileus.server.api.dispatch import Dispatcher
+from pileus.server.api.dispatch import CALLS, NO_COMMAND, Dispatcher
 from pileus.server.api.errors import MethodNotAllowed, Overloaded
 from pileus.server.api.render import JSON_TYPE, Answer
 from pileus.server.api.request import Receive, Request, Scope, Send, body, decode, request, tell
@@ -110,7 +110,9 @@ class Pool:
         """Answer a call in a thread; 503 when the queue is full. Only called from the event loop's thread."""
         if self._inside >= self._room:
             error = Overloaded("the server is busy; try again")
-            return errors.answer(error, registry.get(made.value("command")), as_json=made.as_json)
+            spec = registry.get(made.value("command"))
+            CALLS.add(spec.name if spec else NO_COMMAND, str(error.code))
+            return errors.answer(error, spec, as_json=made.as_json)
         self._inside += 1
         try:
             return await asyncio.get_running_loop().run_in_executor(self._executor, dispatcher.answer, made)

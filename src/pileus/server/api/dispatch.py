@@ -3,7 +3,6 @@
 Runs in a thread of its own, one unit of work per call; a call that writes is let in before it takes the writer's place.
 """
 
-import time
 from contextlib import AbstractContextManager
 
 import structlog
@@ -20,9 +19,15 @@ from pileus.server.db.conflict import retried
 from pileus.server.db.transaction import Database, Tx
 from pileus.server.domain.caller import root_caller
 from pileus.server.domain.errors import PileusError, Unauthorized, UnsupportedAction
+from pileus.server.meter import Counter, Histogram, seconds
 from pileus.server.services import job, session
 
 _log = structlog.get_logger(__name__)
+
+CALLS = Counter("pileus_api_calls_total", "Answered calls by command and HTTP status", "command", "code")
+CALL_SECONDS = Histogram("pileus_api_call_seconds", "From the start of a call's work to its answer", "command")
+NO_COMMAND = "none"
+"""Label of calls that name no command there is."""
 
 _MOST_NAMES = 20
 
@@ -36,7 +41,7 @@ class Dispatcher:
 
     def answer(self, request: Request) -> Answer:
         """The answer to any request; never raises."""
-        started = time.monotonic()
+        started = seconds()
         name = request.value("command")
         spec = registry.get(name)
         try:
@@ -48,12 +53,16 @@ class Dispatcher:
             answer = errors.answer(error, spec, as_json=request.as_json)
         except Exception as error:
             answer = errors.answer(errors.unexpected(error, name[:100]), spec, as_json=request.as_json)
+        took = seconds() - started
+        label = spec.name if spec else NO_COMMAND
+        CALLS.add(label, str(answer.status))
+        CALL_SECONDS.observe(took, label)
         _log.info(
             "call",
             command=spec.name if spec else None,
             status=answer.status,
             peer=request.peer,
-            milliseconds=round((time.monotonic() - started) * 1000, 1),
+            milliseconds=round(took * 1000, 1),
         )
         return answer
 

@@ -12,6 +12,12 @@ from typing import TypeVar
 
 from sqlalchemy.exc import DBAPIError
 
+from pileus.server.meter import Counter
+
+CONFLICTS = Counter(
+    "pileus_database_conflicts_total", "Units of work that lost a conflict with another one and were called again"
+)
+
 T = TypeVar("T")
 
 TRIES = 8
@@ -67,6 +73,7 @@ def retried(work: Callable[[], T], *, tries: int = TRIES) -> T:
         except DBAPIError as error:
             if not is_conflict(error):
                 raise
+        CONFLICTS.add()
         longest = min(_FIRST_PAUSE_SECONDS * 2**attempt, _LONGEST_PAUSE_SECONDS)
         time.sleep(longest * secrets.randbelow(1000) / 1000)
     return work()

@@ -18,8 +18,16 @@ from pileus.server.db import changes
 from pileus.server.db.clock import Clock, SystemClock
 from pileus.server.db.conflict import retried, says_conflict
 from pileus.server.db.dialect import connect_arguments, is_broken
+from pileus.server.meter import Histogram, seconds
 
 T = TypeVar("T")
+
+UNITS = Histogram(
+    "pileus_database_transaction_seconds", "Units of work from their first statement to their end, by kind", "kind"
+)
+WRITER_WAITS = Histogram(
+    "pileus_database_writer_wait_seconds", "How long units of work waited for the place of SQLite's only writer"
+)
 
 _inside = threading.local()
 
@@ -149,8 +157,11 @@ class Database:
         A conflict with another one surfaces as an error: use `run`, or `retried` around the whole block.
         """
         if self._writer is not None:
+            asked = seconds()
             self._writer.acquire()
+            WRITER_WAITS.observe(seconds() - asked)
         _inside.depth = getattr(_inside, "depth", 0) + 1
+        began = seconds()
         try:
             with self.writing.begin() as connection:
                 connection.info.pop(_CONFLICT, None)
@@ -165,6 +176,7 @@ class Database:
             _inside.depth -= 1
             if self._writer is not None:
                 self._writer.release()
+            UNITS.observe(seconds() - began, "write")
         tx.committed()
 
     def run(self, work: Callable[[Tx], T]) -> T:
@@ -180,11 +192,13 @@ class Database:
     def read(self) -> Iterator[Tx]:
         """A unit of work that only reads; it blocks nobody and nobody blocks it."""
         _inside.depth = getattr(_inside, "depth", 0) + 1
+        began = seconds()
         try:
             with self.reading.connect() as connection:
                 yield Tx(connection, self.clock, writable=False, kept=self.kept)
         finally:
             _inside.depth -= 1
+            UNITS.observe(seconds() - began, "read")
 
     def dispose(self) -> None:
         """Close all connections, and forget what was kept of the database."""

@@ -15,6 +15,7 @@ from pileus.server.db.transaction import Database, Tx
 from pileus.server.hosts import operations, signal
 from pileus.server.hosts.callbacks import Callbacks
 from pileus.server.hosts.pulse import Pulse
+from pileus.server.meter import LONG_SECONDS, Counter, Histogram, seconds
 from pileus.wire.messages import (
     Answer,
     AnyFromServer,
@@ -30,6 +31,22 @@ from pileus.wire.messages import (
 )
 
 log = structlog.get_logger(__name__)
+
+DELIVERED = Counter(
+    "pileus_host_operations_delivered_total", "Operations sent to hosts, sent again after a reconnect included", "kind"
+)
+ANSWERED = Counter(
+    "pileus_host_operations_answered_total",
+    "First answers of hosts to operations: done, or the reason of the refusal",
+    "kind",
+    "outcome",
+)
+LATENCY = Histogram(
+    "pileus_host_operation_seconds",
+    "From the delivery of an operation to its stored answer, over one connection",
+    "kind",
+    bounds=LONG_SECONDS,
+)
 
 Inbound = Answer | Happened | Report
 
@@ -48,9 +65,9 @@ class Line:
     `came` once hosts have asked to be on it. A line of a fleet has its id, how many hosts more it waits for (`room`),
     and the highest id of those that were its already and were offered to it on this line (`offered`).
 
-    `due` hosts may have something to deliver; `delivered` operations wait for an answer; `stored` answers are to be
-    forgotten, `gone` hosts to be let go, hosts on `offer` to be made by the fleet. Only the task that delivers may wait
-    for the peer, so a slow agent holds up nobody else.
+    `due` hosts may have something to deliver; `delivered` operations wait for an answer since then; `stored` answers
+    are to be forgotten, `gone` hosts to be let go, hosts on `offer` to be made by the fleet. Only the task that
+    delivers may wait for the peer, so a slow agent holds up nobody else.
     """
 
     send: Callable[[AnyFromServer], Awaitable[None]]
@@ -64,7 +81,7 @@ class Line:
     pulse: Pulse = field(default_factory=Pulse)
     due: set[int] = field(default_factory=set)
     woken: asyncio.Event = field(default_factory=asyncio.Event)
-    delivered: set[str] = field(default_factory=set)
+    delivered: dict[str, float] = field(default_factory=dict)
     stored: list[str] = field(default_factory=list)
     gone: list[str] = field(default_factory=list)
     offer: list[WantedHost] = field(default_factory=list)
@@ -178,8 +195,11 @@ class Delivery:
             line.due.clear()
             for each in await asyncio.to_thread(self._waiting, due):
                 uuid = line.uuids.get(each.host_id)
-                if uuid is not None and each.operation_id not in line.delivered:
-                    line.delivered.add(each.operation_id)
+                # What is in `stored` by now was answered while we read.
+                known = each.operation_id in line.delivered or each.operation_id in line.stored
+                if uuid is not None and not known:
+                    line.delivered[each.operation_id] = seconds()
+                    DELIVERED.add(type(each.operation).__name__)
                     await line.send(Deliver(each.operation_id, uuid, each.queue, each.operation))
 
     async def received(self, line: Line, message: Inbound) -> None:
@@ -270,13 +290,13 @@ class Delivery:
             log.error("inbox.message_failed", message=type(message).__name__, exc_info=error)
             if isinstance(message, Answer):
                 # Not forgotten: the next poll delivers it again, and the agent says the same again.
-                line.delivered.discard(message.operation_id)
+                line.delivered.pop(message.operation_id, None)
 
     async def _store(self, batch: list[tuple[Line, Inbound]]) -> None:
         await asyncio.to_thread(self._write, batch)
         for line, message in batch:
             if isinstance(message, Answer):
-                line.delivered.discard(message.operation_id)
+                line.delivered.pop(message.operation_id, None)
                 self._progress.pop(message.operation_id, None)
                 line.stored.append(message.operation_id)
                 line.woken.set()
@@ -305,6 +325,8 @@ class Delivery:
         answered = operations.record(tx, host_id, answer)
         if answered is not None:
             self._callbacks.on_answer(tx, answered)
+            sent_at = line.delivered.get(answer.operation_id)
+            tx.after_commit(lambda: _count(answered, sent_at))
 
     async def _write_progress(self) -> None:
         while True:
@@ -334,3 +356,10 @@ class Delivery:
         task = asyncio.get_running_loop().create_task(guarded())
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
+
+
+def _count(answered: operations.HostOperation, sent_at: float | None) -> None:
+    outcome = "done" if answered.refusal is None else str(answered.refusal.reason)
+    ANSWERED.add(answered.kind, outcome)
+    if sent_at is not None:
+        LATENCY.observe(seconds() - sent_at, answered.kind)

@@ -24,8 +24,16 @@ from pileus.server.jobs.plan import Step
 from pileus.server.jobs.plan import steps as registered_steps
 from pileus.server.jobs.submit import wake
 from pileus.server.jobs.wakeup import announce
+from pileus.server.meter import Histogram, seconds
 
 log = structlog.get_logger()
+
+STEPS = Histogram(
+    "pileus_job_step_seconds",
+    "One call of a step or undo of a job, its commit included; waiting for a host is between calls",
+    "step",
+    "direction",
+)
 
 JobHook = Callable[[Tx, RowMapping], None]
 """Called with the job's row as it is after the change, in the transaction of the change."""
@@ -89,7 +97,7 @@ class Engine:
                     if stopping():
                         let_go(self.db, current)
                         return
-                    current = self._forward(current) if current.phase is Phase.FORWARD else self._back(current)
+                    current = self._move(current)
             except LeaseLost:
                 log.warning("job lease lost", workflow=held.workflow)
 
@@ -100,6 +108,16 @@ class Engine:
             return False
         self.run(held)
         return True
+
+    def _move(self, held: Held) -> Held | None:
+        """One call of a step or an undo, timed."""
+        forward = held.phase is Phase.FORWARD
+        began = seconds()
+        try:
+            return self._forward(held) if forward else self._back(held)
+        finally:
+            if held.calls:
+                STEPS.observe(seconds() - began, held.call.step, "do" if forward else "undo")
 
     # ---- forward
 

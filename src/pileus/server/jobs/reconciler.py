@@ -19,8 +19,16 @@ from pileus.server.db.moment import database_now
 from pileus.server.db.tables.job import lease
 from pileus.server.db.transaction import Database, Tx
 from pileus.server.jobs.wakeup import RECONCILERS, announce_reconcilers, ignore, listen
+from pileus.server.meter import LONG_SECONDS, Counter, Histogram, seconds
 
 log = structlog.get_logger()
+
+RUNS = Counter(
+    "pileus_reconciler_runs_total", "Runs of reconcilers on this server: done or failed", "reconciler", "outcome"
+)
+RUN_SECONDS = Histogram(
+    "pileus_reconciler_run_seconds", "How long runs of reconcilers took", "reconciler", bounds=LONG_SECONDS
+)
 
 Run = Callable[[Database], None]
 
@@ -89,11 +97,15 @@ def run_once(db: Database, name: str, *, owner: str, lease_seconds: float = LEAS
     claim = _claim(db, name, owner, lease_seconds)
     if claim is None:
         return False
+    began = seconds()
     try:
         reconcilers[name].run(db)
     except Exception:
+        RUNS.add(name, "failed")
         _release(db, name, claim)
         raise
+    RUNS.add(name, "done")
+    RUN_SECONDS.observe(seconds() - began, name)
     _release(db, name, claim)
     return True
 
