@@ -129,6 +129,7 @@ def _status(row: RowMapping) -> JobStatus:
 
 
 def _views(tx: Tx, rows: list[RowMapping]) -> list[dict[str, Any]]:
+    instances = _instances(tx, rows)
     accounts, users = jobs.owners(tx, {row["account_id"] for row in rows}, {row["user_id"] for row in rows})
     return [
         {
@@ -140,7 +141,7 @@ def _views(tx: Tx, rows: list[RowMapping]) -> list[dict[str, Any]]:
             "job_proc_status": 0,
             "job_result_code": _result_code(row),
             "job_instance_type": row["instance_kind"],
-            "job_instance_id": _instance(tx, row),
+            "job_instance_id": instances.get((row["instance_kind"], row["instance_id"])),
             "created": row["created_at"],
             "completed": row["completed_at"],
         }
@@ -152,8 +153,14 @@ def _result_code(row: RowMapping) -> int:
     return int(row["error_code"] or InternalError.code) if _status(row) is JobStatus.FAILED else 0
 
 
-def _instance(tx: Tx, row: RowMapping) -> str | None:
-    kind = _KIND_OF.get(row["instance_kind"] or "")
-    if kind is None or row["instance_id"] is None:
-        return None
-    return jobs.uuid_in(tx, KINDS[kind].table, row["instance_id"])
+def _instances(tx: Tx, rows: list[RowMapping]) -> dict[tuple[str, int], str]:
+    """UUIDs of what jobs work on, by kind and key: one query for each kind."""
+    keys: dict[str, set[int]] = {}
+    for row in rows:
+        if row["instance_kind"] in _KIND_OF and row["instance_id"] is not None:
+            keys.setdefault(row["instance_kind"], set()).add(row["instance_id"])
+    return {
+        (name, key): uuid
+        for name, wanted in keys.items()
+        for key, uuid in jobs.uuids_in(tx, KINDS[_KIND_OF[name]].table, wanted).items()
+    }

@@ -1,5 +1,6 @@
 """Jobs as their owners see them. How they run is the business of `server.jobs`."""
 
+from collections.abc import Collection
 from typing import Any
 
 from sqlalchemy import Column, ColumnElement, RowMapping, Table, select
@@ -51,7 +52,8 @@ def owners(tx: Tx, account_ids: set[int], user_ids: set[int]) -> tuple[dict[int,
     )
 
 
-def uuid_in(tx: Tx, table: Table, key: int) -> str | None:
-    """The UUID of any row, removed or not."""
-    found = tx.scalar(select(table.c.uuid).where(table.c.id == key))
-    return None if found is None else str(found)
+def uuids_in(tx: Tx, table: Table, keys: Collection[int]) -> dict[int, str]:
+    """The UUIDs of any rows, removed or not."""
+    dialect = tx.connection.dialect.name
+    found = select(table.c.id, table.c.uuid).where(among(table.c.id, dialect))
+    return {int(row.id): str(row.uuid) for row in tx.execute(found, {"keys": as_parameter(keys, dialect)})}
