@@ -87,8 +87,8 @@ class DatabaseServer:
 
 
 @cache
-def postgresql() -> DatabaseServer:
-    """The PostgreSQL server of this process. Raises CannotStart."""
+def postgresql(*, durable: bool = False) -> DatabaseServer:
+    """The PostgreSQL server of this process; with `durable`, one whose commits reach the disk. Raises CannotStart."""
     programs = _postgresql_programs()
     directory, account = _directory("postgresql", "postgres")
     data = directory / "data"
@@ -97,9 +97,9 @@ def postgresql() -> DatabaseServer:
     settings = {
         "unix_socket_directories": str(directory),
         "listen_addresses": "",
-        "fsync": "off",
-        "synchronous_commit": "off",
-        "full_page_writes": "off",
+        "fsync": "on" if durable else "off",
+        "synchronous_commit": "on" if durable else "off",
+        "full_page_writes": "on" if durable else "off",
         "autovacuum_naptime": "10s",
         "max_connections": "300",
         "shared_buffers": "64MB",
