@@ -1,7 +1,7 @@
 """The hosts of `deploys.py`: a program of its own that holds many simulated hosts on the real wire.
 
-Enrolment, TLS, frames, queues and answers are the agent's own. The journal lives in memory: a simulated host forgets its
-guests when it ends, and the journal with them. On SIGTERM it writes when each volume and guest was first asked of it.
+Enrolment, TLS, frames, queues and answers are the agent's own. The journal lives in memory: a simulated host forgets
+its guests when it ends, and the journal with them. On SIGTERM it writes when each volume was first asked of it.
 """
 
 import asyncio
@@ -35,8 +35,8 @@ class WatchedBackend(SimulatorBackend):
         return await super().create_volume(pool, name, size_bytes, template)
 
 
-async def serve(plan: dict[str, Any]) -> None:
-    """Enrol every host, then stay connected until SIGTERM."""
+async def serve(plan: dict[str, Any]) -> dict[str, int]:
+    """Enrol every host, then stay connected until SIGTERM. When each volume was first asked for."""
     stop = asyncio.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         asyncio.get_running_loop().add_signal_handler(number, stop.set)
@@ -61,9 +61,10 @@ async def serve(plan: dict[str, Any]) -> None:
     for uuid, host in hosts.items():
         await host.open(connection.noticed(uuid))
     await connection.run(stop)
-    Path(plan["arrived"]).write_text(json.dumps(arrived))
+    return arrived
 
 
 if __name__ == "__main__":
     log_as_json()
-    asyncio.run(serve(json.loads(Path(sys.argv[1]).read_text())))
+    given = json.loads(Path(sys.argv[1]).read_text())
+    Path(given["arrived"]).write_text(json.dumps(asyncio.run(serve(given))))

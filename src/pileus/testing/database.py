@@ -14,9 +14,6 @@ from contextlib import contextmanager
 from contextvars import ContextVar
 from functools import cache
 from pathlib import Path
-from typing import Any
-
-from sqlalchemy import event
 
 from pileus.server.db.clock import Clock
 from pileus.server.db.seed import seed
@@ -168,11 +165,4 @@ def _file(db: Database) -> Path:
 
 def _sqlite(file: Path, clock: Clock) -> Database:
     """No test outlives its machine: commits need not reach the disk."""
-    db = Database(f"sqlite:///{file}", clock)
-
-    def connected(connection: Any, _record: Any) -> None:
-        connection.execute("PRAGMA synchronous=OFF")
-
-    for engine in (db.writing, db.reading):
-        event.listen(engine, "connect", connected)
-    return db
+    return Database(f"sqlite:///{file}", clock, durable=False)

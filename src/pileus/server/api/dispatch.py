@@ -82,21 +82,27 @@ class Dispatcher:
             with self.database.read() as tx:
                 self._permitted(tx, request, spec)
             raise error from None
+        known: Entry | None = None
         if not spec.reads or prepared.has_passwords:
             with self.database.read() as tx:
-                self._permitted(tx, request, spec)
-                md5 = "md5" in names(config.value(tx, keys.user_authenticators_order))
+                known = self._permitted(tx, request, spec)
+                md5 = prepared.has_passwords and "md5" in names(config.value(tx, keys.user_authenticators_order))
             if prepared.has_passwords:
                 prepared = parse.hash_passwords(prepared, md5=md5)
         # Whoever loses a conflict with another call is not told of it: the call is made again.
-        answer, entry = retried(lambda: self._once(request, name, spec, prepared))
+        answer, entry = retried(lambda: self._once(request, name, spec, prepared, known))
+        if spec.reads:
+            # What is told must not be lost: SQLite shows commits that are still on their way to the disk.
+            self.database.settled()
         if entry.stale:
             self.database.run(lambda tx: session.touch(tx, request.cookie(COOKIE)))
         return answer
 
-    def _once(self, request: Request, name: str, spec: CommandSpec, prepared: parse.Prepared) -> tuple[Answer, Entry]:
+    def _once(
+        self, request: Request, name: str, spec: CommandSpec, prepared: parse.Prepared, known: Entry | None
+    ) -> tuple[Answer, Entry]:
         with self._unit(spec) as tx:
-            entry = self._permitted(tx, request, spec)
+            entry = known or self._permitted(tx, request, spec)
             command = parse.resolve(prepared, tx, entry.caller)
             result = command.run(Call(tx, entry.caller, name, sessions.client_of(tx, request)))
             answer = render.answer(spec, result, as_json=request.as_json, pending=_pending(tx, spec, result))

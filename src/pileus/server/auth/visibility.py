@@ -6,12 +6,15 @@ everything; but their lists show only their own account unless they ask for more
 
 from collections.abc import Hashable
 from dataclasses import dataclass
+from functools import cache
 from typing import Any
 
-from sqlalchemy import Column, ColumnElement, RowMapping, func, select, true
+from sqlalchemy import Column, ColumnElement, RowMapping, bindparam, func, select, true
 from sqlalchemy.sql.elements import ColumnClause
 
-from pileus.server.auth.kinds import KINDS, Rule
+from pileus.server.auth.kinds import KINDS, Kind, Rule
+from pileus.server.db import rows
+from pileus.server.db.prepared import Prepared
 from pileus.server.db.tables.account import account as accounts
 from pileus.server.db.tables.account import domain as domains
 from pileus.server.db.tables.template import template_permission
@@ -20,7 +23,7 @@ from pileus.server.db.transaction import Tx
 from pileus.server.domain.account import AccountState, Role
 from pileus.server.domain.caller import Caller, Owner
 from pileus.server.domain.errors import ParameterError, PermissionDenied
-from pileus.server.domain.ids import Entity
+from pileus.server.domain.ids import Entity, ServiceOffering, Template, Zone
 
 _SUBTREE_ROLES = Role.DOMAIN_ADMIN | Role.RESOURCE_ADMIN
 
@@ -111,13 +114,25 @@ def resolve(tx: Tx, caller: Caller, kind: type[Entity], raw: str, parameter: str
     entry = KINDS[kind]
     table = entry.table
     text = raw.strip()
-    match = table.c.id == int(text) if text.isdecimal() and len(text) < 19 else table.c.uuid == text.lower()
-    row = tx.one(select(table).where(match, *entry.conditions))
+    by_key = text.isdecimal() and len(text) < 19
+    row = _finding(entry, by_key=by_key).one(tx, named=int(text) if by_key else text.lower())
     if row is None:
         raise ParameterError(f"there is no {entry.noun} {raw!r}", parameter=parameter)
     if authorize and not _sees(tx, caller, entry.rule, row):
         raise PermissionDenied(f"{entry.noun} {raw!r} is not yours to see or use")
+    if kind in _STEADY:
+        rows.keep(tx, table, row)
     return int(row["id"])
+
+
+_STEADY = (Zone, ServiceOffering, Template)
+"""Kinds whose rows a call that uses them does not change: they need not be read again."""
+
+
+@cache
+def _finding(entry: Kind, *, by_key: bool) -> Prepared:
+    column = entry.table.c.id if by_key else entry.table.c.uuid
+    return Prepared(select(entry.table).where(column == bindparam("named"), *entry.conditions))
 
 
 def may_touch(tx: Tx, caller: Caller, account_id: int | None, domain_id: int | None) -> bool:

@@ -1,8 +1,8 @@
 """The log of changed rows: every statement on a followed table is noted, whoever wrote it, and written down at commit.
 
 A view in memory reads the log from where it stopped, then only the rows that it names. A statement whose rows cannot be
-told from its key logs `EVERYTHING`. What is written without SQLAlchemy's Core is not seen: whoever believes a view must
-be able to ask the database too.
+told from its key logs `EVERYTHING`. Prepared statements tell it themselves (`followed_by`, `noted`); what is written in
+any other way is not seen: whoever believes a view must be able to ask the database too.
 """
 
 from collections.abc import Iterable, Mapping
@@ -105,6 +105,34 @@ def trim(connection: Connection, *, keep: int) -> int:
     """Delete all but the newest `keep` numbers of the log; returns how many rows went. The newest row always stays."""
     newest = connection.execute(select(func.max(row_change.c.id))).scalar() or 0
     return connection.execute(delete(row_change).where(row_change.c.id <= newest - max(keep, 1))).rowcount
+
+
+def followed_by(statement: Any) -> tuple[str, str] | None:
+    """For a prepared statement on a followed table: the subject it changes, and the parameter that names the row ("" if
+    none does). None for a statement that is of no interest."""
+    if not isinstance(statement, Insert | Update | Delete):
+        return None
+    followed = _FOLLOWED.get(cast(Table, statement.table))
+    if followed is None or (isinstance(statement, Update) and _of_no_interest(statement, followed)):
+        return None
+    if not isinstance(statement, Insert):
+        for name, subject in followed.keys:
+            for clause in _conjuncts(statement.whereclause):
+                if _is_key(clause, statement.table.c[name]):
+                    return subject, str(clause.right.key)  # type: ignore[attr-defined]
+    return EVERYTHING[0], ""
+
+
+def noted(connection: Connection, subject: str, row_id: int) -> None:
+    """A prepared statement has changed a row."""
+    found: set[Change] = connection.info.setdefault(_PENDING, set())
+    found.add((subject, row_id))
+
+
+def _is_key(clause: ColumnElement[Any], key: ColumnElement[Any]) -> bool:
+    if not isinstance(clause, BinaryExpression) or clause.left is not key or clause.operator is not operators.eq:
+        return False
+    return isinstance(clause.right, BindParameter)
 
 
 def _executed(

@@ -10,10 +10,13 @@ from weakref import WeakKeyDictionary
 from sqlalchemy import Engine, insert, select, update
 from sqlalchemy.exc import IntegrityError
 
+from pileus.server.db.prepared import Prepared
 from pileus.server.db.tables.control import generation as generations
 from pileus.server.db.transaction import Tx
 
 T = TypeVar("T")
+
+_ALL = Prepared(select(generations))
 
 _MEMO = "generations"
 _CHANGED = -1
@@ -23,7 +26,7 @@ def current(tx: Tx, name: str) -> int:
     """The generation of a cached noun, read once per unit of work; -1 when this very unit of work has changed it."""
     known: dict[str, int] | None = tx.memo.get(_MEMO)
     if known is None:
-        known = {str(row["name"]): int(row["n"]) for row in tx.all(select(generations))}
+        known = {str(row["name"]): int(row["n"]) for row in _ALL.all(tx)}
         tx.memo[_MEMO] = known
     return known.get(name, 0)
 

@@ -1,13 +1,15 @@
 """Units of work. One thread, one connection, one short transaction: never a network call inside.
 
 SQLite has one writer: its writes take a lock of this process first (no busy loop) and BEGIN IMMEDIATE (no upgrade
-that could fail half way). Elsewhere the database may roll a unit back to end a deadlock: `Database.run` calls it again.
+that could fail half way); they are flushed to disk together, after the lock is given up. Elsewhere the database may
+roll a unit back to end a deadlock: `Database.run` calls it again.
 Work to be done after a commit (waking a worker) is registered with `after_commit`.
 """
 
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any, TypeVar
 
 from sqlalchemy import Connection, CursorResult, Engine, Executable, RowMapping, create_engine, event
@@ -18,6 +20,7 @@ from pileus.server.db import changes
 from pileus.server.db.clock import Clock, SystemClock
 from pileus.server.db.conflict import retried, says_conflict
 from pileus.server.db.dialect import connect_arguments, is_broken
+from pileus.server.db.durable import LogFlush
 from pileus.server.meter import Histogram, seconds
 
 T = TypeVar("T")
@@ -93,6 +96,28 @@ class Tx:
         """Call `action` once the transaction is durable; never called when it rolls back."""
         self._after.append(action)
 
+    @contextmanager
+    def attempt(self) -> Iterator[None]:
+        """A part that can fail by itself: on an exception all that it wrote and registered is taken back."""
+        first, last, memo = len(self._before), len(self._after), dict(self.memo)
+        self._say("SAVEPOINT attempt")
+        try:
+            yield
+        except BaseException:
+            self._say("ROLLBACK TO SAVEPOINT attempt")
+            self._say("RELEASE SAVEPOINT attempt")
+            del self._before[first:]
+            del self._after[last:]
+            self.memo.clear()
+            self.memo.update(memo)
+            raise
+        self._say("RELEASE SAVEPOINT attempt")
+
+    def _say(self, sql: str) -> None:
+        cursor = self.connection.connection.cursor()
+        cursor.execute(sql)
+        cursor.close()
+
     def committed(self) -> None:
         """Run what was registered with `after_commit`."""
         actions, self._after = self._after, []
@@ -103,12 +128,16 @@ class Tx:
 class Database:
     """Engines and the two kinds of unit of work."""
 
-    def __init__(self, url: str, clock: Clock | None = None, *, pool_size: int = 8) -> None:
+    def __init__(self, url: str, clock: Clock | None = None, *, pool_size: int = 8, durable: bool = True) -> None:
+        """`durable` False, for tests: on SQLite, commits need not reach the disk."""
         self.url = make_url(url)
         self.clock = clock or SystemClock()
         self.is_sqlite = self.url.get_backend_name() == "sqlite"
         self._writer = threading.RLock() if self.is_sqlite else None
         self.kept: dict[str, Any] = {}
+        file = self.url.database if self.is_sqlite and durable else None
+        self._flush = LogFlush(Path(file)) if file and file != ":memory:" else None
+        self._synchronous = "NORMAL" if durable else "OFF"
         self.writing = self._engine(pool_size, writing=True)
         changes.note(self.writing)
         self.reading = self._engine(pool_size, writing=False)
@@ -123,7 +152,9 @@ class Database:
                 connect_args={"check_same_thread": False, "timeout": 30},
                 hide_parameters=True,
             )
-            _prepare_sqlite(engine, begin="BEGIN IMMEDIATE" if writing else "BEGIN")
+            _prepare_sqlite(
+                engine, begin="BEGIN IMMEDIATE" if writing else "BEGIN", synchronous=self._synchronous
+            )
             return engine
         if writing:
             engine = create_engine(
@@ -162,6 +193,7 @@ class Database:
             WRITER_WAITS.observe(seconds() - asked)
         _inside.depth = getattr(_inside, "depth", 0) + 1
         began = seconds()
+        ticket = None
         try:
             with self.writing.begin() as connection:
                 connection.info.pop(_CONFLICT, None)
@@ -172,12 +204,21 @@ class Database:
                 changes.write_down(connection)
                 if _CONFLICT in connection.info or is_broken(connection):
                     raise SwallowedConflict("the transaction was rolled back before its end")
+            if self._flush is not None:
+                ticket = self._flush.written()
         finally:
             _inside.depth -= 1
             if self._writer is not None:
                 self._writer.release()
             UNITS.observe(seconds() - began, "write")
+        if self._flush is not None:
+            self._flush.wait(ticket)
         tx.committed()
+
+    def settled(self) -> None:
+        """Return once everything that could be read until now is on disk: before the world is told of it."""
+        if self._flush is not None:
+            self._flush.wait()
 
     def run(self, work: Callable[[Tx], T]) -> T:
         """What `work` returns, in a transaction of its own; from its beginning again after a conflict with others."""
@@ -205,24 +246,34 @@ class Database:
         self.writing.dispose()
         self.reading.dispose()
         self.kept.clear()
+        if self._flush is not None:
+            self._flush.close()
 
 
 _CONFLICT = "conflict"
 
 
+def note_conflict(connection: Connection, error: BaseException | None) -> None:
+    """Remember that the transaction was rolled back by the database, if the driver's error says so."""
+    if says_conflict(error):
+        connection.info[_CONFLICT] = True
+
+
 def _note_conflict(context: ExceptionContext) -> None:
-    if context.connection is not None and says_conflict(context.original_exception):
-        context.connection.info[_CONFLICT] = True
+    if context.connection is not None:
+        note_conflict(context.connection, context.original_exception)
 
 
-def _prepare_sqlite(engine: Engine, *, begin: str) -> None:
+def _prepare_sqlite(engine: Engine, *, begin: str, synchronous: str) -> None:
     @event.listens_for(engine, "connect")
     def connected(connection: Any, _record: Any) -> None:
         connection.isolation_level = None
         cursor = connection.cursor()
         for pragma in (
             "journal_mode=WAL",
-            "synchronous=FULL",
+            # The log is flushed by us, for many commits at once; SQLite flushes it before it moves pages out of it.
+            f"synchronous={synchronous}",
+            "wal_autocheckpoint=4000",
             "foreign_keys=ON",
             "busy_timeout=30000",
             "temp_store=MEMORY",

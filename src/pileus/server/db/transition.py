@@ -2,10 +2,12 @@
 
 from collections.abc import Collection
 from enum import StrEnum
+from functools import cache
 from typing import Any, TypeVar
 
-from sqlalchemy import Table, select, update
+from sqlalchemy import ClauseElement, Table, bindparam, select, update
 
+from pileus.server.db.prepared import Prepared
 from pileus.server.db.queries import roll
 from pileus.server.db.tables.vm import vm
 from pileus.server.db.transaction import Tx
@@ -25,11 +27,24 @@ def transition(
     if frm is not None and not transitions.allows(frm, new):
         raise ValueError(f"{table.name} cannot go from {frm} to {new}")
     states = (frm,) if frm is not None else transitions.before(new)
-    statement = update(table).where(table.c.id == row_id, table.c.state.in_([str(s) for s in states]))
-    moved = tx.execute(statement.values(state=str(new), **values)).rowcount == 1
+    moved = _moved(tx, table, row_id, tuple(str(state) for state in states), str(new), values)
     if moved:
         _tell_rolls(tx, table, row_id, states, new)
     return moved
+
+
+def _moved(tx: Tx, table: Table, row_id: int, states: tuple[str, ...], new: str, values: dict[str, Any]) -> bool:
+    if any(isinstance(value, ClauseElement) for value in values.values()):
+        statement = update(table).where(table.c.id == row_id, table.c.state.in_(states))
+        return tx.execute(statement.values(state=new, **values)).rowcount == 1
+    given = {f"new_{name}": value for name, value in values.items()}
+    return _moving(table, states, tuple(values)).changed(tx, the_id=row_id, new_state=new, **given) == 1
+
+
+@cache
+def _moving(table: Table, states: tuple[str, ...], columns: tuple[str, ...]) -> Prepared:
+    values: dict[str, Any] = {name: bindparam(f"new_{name}") for name in ("state", *columns)}
+    return Prepared(update(table).where(table.c.id == bindparam("the_id"), table.c.state.in_(states)).values(values))
 
 
 def transition_all(

@@ -4,8 +4,10 @@ from collections.abc import Mapping
 from typing import Any
 
 import msgspec
-from sqlalchemy import RowMapping, insert, select
+from sqlalchemy import RowMapping, bindparam, select
 
+from pileus.server.db import rows
+from pileus.server.db.prepared import Prepared
 from pileus.server.db.tables.event import event
 from pileus.server.db.transaction import Tx
 from pileus.server.domain.job import Phase
@@ -31,23 +33,33 @@ def record(
     facts: Mapping[str, Any] | None = None,
 ) -> int:
     """Write an event and return its row id. `start_id` is the SCHEDULED event of the same job; `facts` are JSON."""
-    return tx.insert(
-        insert(event).values(
-            type=type,
-            level=level,
-            state=state,
-            description=description,
-            account_id=account_id,
-            domain_id=domain_id,
-            user_id=user_id,
-            resource_kind=resource_kind,
-            resource_id=resource_id,
-            zone_id=zone_id,
-            start_id=start_id,
-            facts=None if facts is None else msgspec.json.encode(dict(facts)).decode(),
-            created_at=tx.now,
-        )
+    return rows.add(
+        tx,
+        event,
+        type=type,
+        level=level,
+        state=state,
+        description=description,
+        account_id=account_id,
+        domain_id=domain_id,
+        user_id=user_id,
+        resource_kind=resource_kind,
+        resource_id=resource_id,
+        zone_id=zone_id,
+        start_id=start_id,
+        facts=None if facts is None else msgspec.json.encode(dict(facts)).decode(),
+        created_at=tx.now,
     )
+
+
+def is_told(tx: Tx, start_id: int, state: str) -> bool:
+    """Whether the job that began with the event `start_id` has an event in this state."""
+    return _TOLD.scalar(tx, start_id=start_id, state=state) is not None
+
+
+_TOLD = Prepared(
+    select(event.c.id).where(event.c.start_id == bindparam("start_id"), event.c.state == bindparam("state")).limit(1)
+)
 
 
 def job_ended(tx: Tx, job: RowMapping) -> None:
@@ -57,9 +69,10 @@ def job_ended(tx: Tx, job: RowMapping) -> None:
     """
     if job["start_event_id"] is None or job["phase"] != Phase.SUCCEEDED:
         return
-    told = select(event.c.id).where(event.c.start_id == job["start_event_id"], event.c.state == COMPLETED)
-    began = tx.one(select(event).where(event.c.id == job["start_event_id"]))
-    if began is None or tx.scalar(told.limit(1)) is not None:
+    if is_told(tx, job["start_event_id"], COMPLETED):
+        return
+    began = rows.one(tx, event, id=job["start_event_id"])
+    if began is None:
         return
     record(
         tx,
@@ -82,7 +95,7 @@ def job_failed(tx: Tx, job: RowMapping) -> None:
     """
     if job["start_event_id"] is None:
         return
-    began = tx.one(select(event).where(event.c.id == job["start_event_id"]))
+    began = rows.one(tx, event, id=job["start_event_id"])
     if began is None:
         return
     record(

@@ -1,11 +1,13 @@
 """Operations asked of hosts: the rows. Everything here runs inside the caller's transaction and talks to nobody."""
 
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import msgspec
-from sqlalchemy import RowMapping, func, insert, select, update
+from sqlalchemy import RowMapping, bindparam, func, select, update
 
+from pileus.server.db import rows
+from pileus.server.db.prepared import Prepared
 from pileus.server.db.tables.host import host_operation
 from pileus.server.db.transaction import Tx
 from pileus.server.hosts.signal import announce_requested
@@ -34,6 +36,8 @@ class HostOperation:
     percent: int
     progress: str
     pending: bool
+    created_at: int
+    deadline_at: int | None
     result: AnyResult | None
     refusal: Refusal | None
 
@@ -67,29 +71,49 @@ def request(
     known = by_id(tx, operation_id)
     if known is not None:
         return known
-    tx.insert(
-        insert(host_operation).values(
-            operation_id=operation_id,
-            host_id=host_id,
-            queue=queue,
-            kind=type(operation).__name__,
-            body=_encode(operation).decode(),
-            job_id=job_id,
-            created_at=tx.now,
-            deadline_at=deadline_at,
-        )
+    kind = type(operation).__name__
+    key = rows.add(
+        tx,
+        host_operation,
+        operation_id=operation_id,
+        host_id=host_id,
+        queue=queue,
+        kind=kind,
+        body=_encode(operation).decode(),
+        job_id=job_id,
+        created_at=tx.now,
+        deadline_at=deadline_at,
     )
     tx.after_commit(lambda: announce_requested(host_id))
-    made = by_id(tx, operation_id)
-    if made is None:
-        raise RuntimeError(f"operation {operation_id} was stored and is not there")
-    return made
+    return HostOperation(
+        id=key,
+        operation_id=operation_id,
+        host_id=host_id,
+        queue=queue,
+        kind=kind,
+        job_id=job_id,
+        percent=0,
+        progress="",
+        pending=True,
+        created_at=tx.now,
+        deadline_at=deadline_at,
+        result=None,
+        refusal=None,
+    )
 
 
 def by_id(tx: Tx, operation_id: str) -> HostOperation | None:
     """How the operation stands, or None when it was never requested."""
-    row = tx.one(select(host_operation).where(host_operation.c.operation_id == operation_id))
+    row = _BY_ID.one(tx, operation_id=operation_id)
     return None if row is None else _operation(row)
+
+
+_BY_ID = Prepared(
+    # Without what was asked: it may be large, and who asks knows it.
+    select(*(column for column in host_operation.columns if column.name != "body")).where(
+        host_operation.c.operation_id == bindparam("operation_id")
+    )
+)
 
 
 def body_of(tx: Tx, known: HostOperation) -> AnyOperation:
@@ -151,7 +175,7 @@ def record(tx: Tx, host_id: int, answer: Answer) -> HostOperation | None:
         refusal = Refusal(refusal.reason, refusal.text[:REFUSAL_LENGTH])
     if not _settle(tx, answer.operation_id, result=None if refusal is not None else answer.result, refusal=refusal):
         return None
-    return by_id(tx, answer.operation_id)
+    return replace(known, pending=False, result=None if refusal is not None else answer.result, refusal=refusal)
 
 
 def progress(tx: Tx, host_id: int, operation_id: str, percent: int, text: str) -> None:
@@ -174,17 +198,22 @@ def pending_count(tx: Tx) -> int:
 
 def _settle(tx: Tx, operation_id: str, *, result: AnyResult | None, refusal: Refusal | None) -> bool:
     values = {
-        "pending": None,
-        "result": None if result is None else _encode(result).decode(),
-        "refusal": None if refusal is None else _encode(refusal).decode(),
-        "answered_at": tx.now,
+        "new_result": None if result is None else _encode(result).decode(),
+        "new_refusal": None if refusal is None else _encode(refusal).decode(),
     }
-    settled = tx.execute(
-        update(host_operation)
-        .where(host_operation.c.operation_id == operation_id, host_operation.c.pending == 1)
-        .values(**values)
+    return _SETTLING.changed(tx, operation_id=operation_id, new_answered_at=tx.now, **values) == 1
+
+
+_SETTLING = Prepared(
+    update(host_operation)
+    .where(host_operation.c.operation_id == bindparam("operation_id"), host_operation.c.pending == 1)
+    .values(
+        pending=None,
+        result=bindparam("new_result"),
+        refusal=bindparam("new_refusal"),
+        answered_at=bindparam("new_answered_at"),
     )
-    return settled.rowcount == 1
+)
 
 
 def _operation(row: RowMapping) -> HostOperation:
@@ -198,6 +227,8 @@ def _operation(row: RowMapping) -> HostOperation:
         percent=row["percent"],
         progress=row["progress"],
         pending=row["pending"] == 1,
+        created_at=row["created_at"],
+        deadline_at=row["deadline_at"],
         result=None if row["result"] is None else _results.decode(row["result"]),
         refusal=None if row["refusal"] is None else _refusals.decode(row["refusal"]),
     )

@@ -1,17 +1,20 @@
-"""The saga engine: carries a claimed job forward step by step, takes it back when a step fails.
+"""The saga engine: carries a claimed job forward, takes it back when a step fails.
 
-One transaction is one call of a step or undo plus the move of the cursor, guarded by the lease's token: a crash at any
-point repeats the call that did not commit, and nothing else. `position` is the step that runs or is being undone; it
-counts as started before its first call, so its undo runs too. First call, retry and recovery are one code path.
+One transaction is a stretch: the steps up to the next nap or the end, plus the move of the cursor, guarded by the
+lease's token. A crash repeats the stretch that did not commit. If anything in it fails, all of it is rolled back and
+played again step by step, a commit each, so what counts as started is what it would be without stretches. `position`
+is the step that runs or is being undone; it counts as started before its first call, so its undo runs too.
 """
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 
 import structlog
-from sqlalchemy import RowMapping, select, update
+from sqlalchemy import RowMapping, bindparam, select, update
 
-from pileus.server.db.conflict import retried
+from pileus.server.db import rows
+from pileus.server.db.conflict import is_conflict, retried
+from pileus.server.db.prepared import Prepared
 from pileus.server.db.tables.job import job
 from pileus.server.db.topics import hold_topics
 from pileus.server.db.transaction import Database, Tx
@@ -19,7 +22,7 @@ from pileus.server.domain.errors import InternalError, PileusError, ResourceUnav
 from pileus.server.domain.job import Phase
 from pileus.server.jobs.call import Call
 from pileus.server.jobs.context import Nap, TryElsewhere
-from pileus.server.jobs.hold import Held, LeaseLost, advanced, claim, end, keep, let_go, park
+from pileus.server.jobs.hold import Held, LeaseLost, advanced, claim, end, is_runnable, keep, let_go, park, take
 from pileus.server.jobs.plan import Step
 from pileus.server.jobs.plan import steps as registered_steps
 from pileus.server.jobs.submit import wake
@@ -30,10 +33,19 @@ log = structlog.get_logger()
 
 STEPS = Histogram(
     "pileus_job_step_seconds",
-    "One call of a step or undo of a job, its commit included; waiting for a host is between calls",
+    "One call of a step or undo of a job, and its commit if it has one of its own; waiting for a host is between calls",
     "step",
     "direction",
 )
+
+MOST_STEPS = 16
+"""Steps of one stretch: a long plan does not keep others from writing for long."""
+
+MOST_TOGETHER = 16
+"""Jobs that share a transaction where there is one writer: they wait for each other, not for a flush each."""
+
+MOST_CLAIMED = 4
+"""Jobs that a worker takes at once where there are several writers."""
 
 JobHook = Callable[[Tx, RowMapping], None]
 """Called with the job's row as it is after the change, in the transaction of the change."""
@@ -77,22 +89,41 @@ class Engine:
         hooks: Hooks | None = None,
         steps: Mapping[str, Step] = registered_steps,
         patience: Patience | None = None,
+        fused: bool = True,
     ) -> None:
+        """With `fused` False every step is a transaction of its own, as it is after a failure."""
         self.db = db
         self.owner = owner
         self.hooks = hooks or Hooks()
         self._steps = steps
         self._patience = patience or Patience()
+        self._fused = fused
 
     def claim(self) -> Held | None:
         """Take a runnable job, or None when there is none."""
-        return claim(self.db, self.owner, lease_seconds=self._patience.lease_seconds)
+        return next(iter(claim(self.db, self.owner, lease_seconds=self._patience.lease_seconds)), None)
+
+    def take(self, *, limit: int | None = None) -> list[Held] | None:
+        """Take runnable jobs, and with one writer carry each through a stretch in the same transaction.
+
+        Returns those that are still in our hands, to be given to `run`; None when there was nothing to do.
+        """
+        if self._fused and self.db.is_sqlite:
+            with self.db.read() as tx:
+                if not is_runnable(tx):
+                    return None
+            return self.db.run(lambda tx: self._together(tx, limit or MOST_TOGETHER))
+        most = limit or MOST_CLAIMED
+        taken = claim(self.db, self.owner, lease_seconds=self._patience.lease_seconds, limit=most)
+        return taken or None
 
     def run(self, held: Held, *, stopping: Callable[[], bool] = lambda: False) -> None:
         """Go on with a claimed job until it parks, ends or is lost; between steps, give it back when `stopping`."""
         current: Held | None = held
         with structlog.contextvars.bound_contextvars(job=held.uuid):
             try:
+                if self._may_fuse(held) and not stopping():
+                    current = self._alone(held)
                 while current is not None:
                     if stopping():
                         let_go(self.db, current)
@@ -103,11 +134,64 @@ class Engine:
 
     def run_one(self) -> bool:
         """Claim one job and run it. False when none is runnable."""
-        held = self.claim()
-        if held is None:
-            return False
-        self.run(held)
-        return True
+        taken = self.take(limit=1)
+        for held in taken or ():
+            self.run(held)
+        return taken is not None
+
+    # ---- stretches
+
+    def _may_fuse(self, held: Held) -> bool:
+        fresh = self._fused and not held.apart and held.phase is Phase.FORWARD and held.attempts == 0
+        return fresh and (held.deadline_at is None or self.db.clock.now() < held.deadline_at)
+
+    def _together(self, tx: Tx, limit: int) -> list[Held]:
+        """Claim jobs and carry each through a stretch. Those whose stretch failed are only claimed, to go on alone."""
+        left: list[Held] = []
+        for held in take(tx, self.owner, lease_seconds=self._patience.lease_seconds, limit=limit):
+            after: Held | None = held
+            if self._may_fuse(held):
+                after = self._attempted(tx, held)
+            if after is not None:
+                left.append(after)
+        return left
+
+    def _attempted(self, tx: Tx, held: Held) -> Held | None:
+        try:
+            with structlog.contextvars.bound_contextvars(job=held.uuid), tx.attempt():
+                return self._stretch(tx, held)
+        except Exception as error:
+            return _apart(held, error)
+
+    def _alone(self, held: Held) -> Held | None:
+        """A stretch in a transaction of its own; the job as it was, to go on step by step, when anything failed."""
+
+        def stretch() -> Held | None:
+            with self.db.write() as tx:
+                return self._stretch(tx, held)
+
+        try:
+            return retried(stretch)
+        except LeaseLost:
+            raise
+        except Exception as error:
+            return _apart(held, error)
+
+    def _stretch(self, tx: Tx, held: Held) -> Held | None:
+        """Steps up to a nap, the end or too many. Raises whatever a step raises."""
+        current = held
+        for _ in range(MOST_STEPS):
+            began = seconds()
+            try:
+                after = self._one(tx, current)
+            finally:
+                if current.calls:
+                    STEPS.observe(seconds() - began, current.call.step, "do")
+            if after is None:
+                return None
+            current = after
+        keep(tx, current, lease_seconds=self._patience.lease_seconds)
+        return current
 
     def _move(self, held: Held) -> Held | None:
         """One call of a step or an undo, timed."""
@@ -142,20 +226,26 @@ class Engine:
 
     def _step(self, held: Held) -> Held | None:
         with self.db.write() as tx:
-            if not held.calls:
-                self._succeed(tx, held)
-                return None
-            call = Call(tx, held)
-            nap = self._attempt(call)
-            if nap is not None:
-                self._park(tx, held, nap, call.result)
-                return None
-            after = advanced(held, position=held.position + 1, result=call.result)
-            if after.position == len(held.calls):
-                self._succeed(tx, after)
-                return None
-            keep(tx, after, lease_seconds=self._patience.lease_seconds)
+            after = self._one(tx, held)
+            if after is not None:
+                keep(tx, after, lease_seconds=self._patience.lease_seconds)
         return after
+
+    def _one(self, tx: Tx, held: Held) -> Held | None:
+        """Call one step. The job with its cursor moved, not yet written; None when it was parked or has ended."""
+        if not held.calls:
+            self._succeed(tx, held)
+            return None
+        call = Call(tx, held)
+        nap = self._attempt(call)
+        if nap is not None:
+            self._park(tx, held, nap, call.result)
+            return None
+        after = advanced(held, position=held.position + 1, result=call.result)
+        if after.position < len(held.calls):
+            return after
+        self._succeed(tx, after)
+        return None
 
     def _attempt(self, call: Call) -> Nap | None:
         """Call the step or undo. On a nap for a topic, look again once nobody can wake it unseen."""
@@ -290,7 +380,7 @@ class Engine:
 
     def _tell(self, tx: Tx, held: Held, hooks: list[JobHook]) -> None:
         if hooks:
-            row = tx.one(select(job).where(job.c.id == held.id))
+            row = rows.one(tx, job, id=held.id)
             assert row is not None  # noqa: S101 (it was written a moment ago)
             for hook in hooks:
                 hook(tx, row)
@@ -299,10 +389,7 @@ class Engine:
 def start_next(tx: Tx, resource_key: str) -> None:
     """Let the job that waits longest for the resource run. The one that ran has given up its `running_key`."""
     hold_topics(tx, f"key:{resource_key}")
-    waiting = select(job.c.id).where(
-        job.c.open == 1, job.c.resource_key == resource_key, job.c.phase == str(Phase.QUEUED)
-    )
-    next_id = tx.scalar(waiting.order_by(job.c.id).limit(1))
+    next_id = _NEXT.scalar(tx, the_key=resource_key)
     if next_id is None:
         return
     tx.execute(
@@ -313,11 +400,27 @@ def start_next(tx: Tx, resource_key: str) -> None:
     tx.after_commit(announce)
 
 
+_NEXT = Prepared(
+    select(job.c.id)
+    .where(job.c.open == 1, job.c.resource_key == bindparam("the_key"), job.c.phase == str(Phase.QUEUED))
+    .order_by(job.c.id)
+    .limit(1)
+)
+
+
 def retry(tx: Tx, job_id: int) -> bool:
     """Let a stuck job go on undoing, from the undo that kept failing. False when it is not stuck."""
     tx.after_commit(announce)
     stuck = update(job).where(job.c.id == job_id, job.c.phase == str(Phase.STUCK))
     return tx.execute(stuck.values(phase=str(Phase.UNWIND), attempts=0, wake_at=tx.now)).rowcount == 1
+
+
+def _apart(held: Held, error: Exception) -> Held:
+    """The job, to be played step by step from where it was. Conflicts are for the whole transaction to be retried."""
+    if is_conflict(error):
+        raise error
+    log.debug("job goes on step by step", job=held.uuid, workflow=held.workflow, cause=repr(error))
+    return replace(held, apart=True)
 
 
 def _deadline_text(held: Held) -> str:

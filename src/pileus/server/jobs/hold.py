@@ -9,9 +9,10 @@ from functools import cache
 from typing import Any
 
 import msgspec
-from sqlalchemy import BigInteger, RowMapping, Select, Update, bindparam, or_, select, update
+from sqlalchemy import BigInteger, Integer, RowMapping, bindparam, or_, select, update
 
 from pileus.server.db.moment import clock_of, now_expression, now_parameter
+from pileus.server.db.prepared import Prepared
 from pileus.server.db.tables.job import job
 from pileus.server.db.transaction import Database, Tx
 from pileus.server.domain.job import Phase
@@ -19,7 +20,6 @@ from pileus.server.jobs.plan import Plan, StepCall, decode
 from pileus.server.jobs.wakeup import announce
 
 LEASE_SECONDS = 30.0
-CANDIDATES = 8
 
 
 class LeaseLost(Exception):
@@ -51,6 +51,8 @@ class Held:
     deadline_at: int | None
     error_code: int | None
     error_text: str | None
+    apart: bool = False
+    """Whether a stretch of it has failed: until it is parked, every step is a transaction of its own."""
 
     @property
     def call(self) -> StepCall:
@@ -58,66 +60,50 @@ class Held:
         return self.calls[self.position]
 
 
-def claim(db: Database, owner: str, *, lease_seconds: float = LEASE_SECONDS) -> Held | None:
-    """Take the runnable job that has waited longest, or None."""
+def claim(db: Database, owner: str, *, lease_seconds: float = LEASE_SECONDS, limit: int = 1) -> list[Held]:
+    """Take the runnable jobs that have waited longest, as many as `limit`, in a transaction of its own."""
     with db.read() as tx:
-        parameters = {"now": tx.now, **now_parameter(tx)}
-        found = tx.execute(_candidates(clock_of(tx)), parameters).mappings().all()
-    for row in found:
-        held = _take(db, owner, row["id"], row["lease_token"], lease_seconds)
-        if held is not None:
-            return held
-    return None
+        if not is_runnable(tx):
+            return []
+    return db.run(lambda tx: take(tx, owner, lease_seconds=lease_seconds, limit=limit))
 
 
-def _take(db: Database, owner: str, job_id: int, seen_token: int, lease_seconds: float) -> Held | None:
-    def take(tx: Tx) -> Held | None:
-        row = tx.execute(_ROW, {"the_id": job_id}).mappings().one_or_none()
-        if row is None or row["lease_token"] != seen_token:
-            return None
-        lease_ms = int(lease_seconds * 1000)
-        parameters = {
-            "the_id": job_id,
-            "seen_token": seen_token,
-            "now": tx.now,
-            "owner": owner,
-            "lease_ms": lease_ms,
-            "lease_end": tx.now + lease_ms,
-            **now_parameter(tx),
-        }
-        taken = tx.execute(_claiming(clock_of(tx)), parameters).rowcount
-        return _held(row, seen_token + 1) if taken else None
-
-    return db.run(take)
+def is_runnable(tx: Tx) -> bool:
+    """Whether there is a job to be taken: a look that holds up nobody."""
+    return _runnable(clock_of(tx), locked=False).scalar(tx, now=tx.now, most=1, **now_parameter(tx)) is not None
 
 
-# Locked: what is read is what is claimed, also when a holder that came too late moves the cursor in between.
-_ROW = select(job).where(job.c.id == bindparam("the_id")).with_for_update()
+def take(tx: Tx, owner: str, *, lease_seconds: float, limit: int) -> list[Held]:
+    """Take the runnable jobs that have waited longest, as many as `limit`; those that others are taking are left."""
+    clock, now = clock_of(tx), now_parameter(tx)
+    lease_ms = int(lease_seconds * 1000)
+    taken = []
+    for row in _runnable(clock, locked=True).all(tx, now=tx.now, most=limit, **now):
+        token = int(row["lease_token"])
+        parameters = {"the_id": row["id"], "seen_token": token, "new_token": token + 1, "new_owner": owner}
+        leased = {"lease_ms": lease_ms, "lease_end": tx.now + lease_ms}
+        if _claiming(clock).changed(tx, **parameters, **leased, **now):
+            taken.append(_held(row, token + 1))
+    return taken
 
 
 @cache
-def _candidates(clock: str) -> Select[Any]:
+def _runnable(clock: str, *, locked: bool) -> Prepared:
+    """Locked, what is read is what is claimed, also when a holder that came too late moves the cursor in between."""
     free = or_(job.c.lease_until_at.is_(None), job.c.lease_until_at <= now_expression(clock))
-    return (
-        select(job.c.id, job.c.lease_token)
-        .where(job.c.open == 1, job.c.wake_at <= bindparam("now"), free)
-        .order_by(job.c.wake_at, job.c.id)
-        .limit(CANDIDATES)
-    )
+    found = select(job if locked else job.c.id).where(job.c.open == 1, job.c.wake_at <= bindparam("now"), free)
+    found = found.order_by(job.c.wake_at, job.c.id).limit(bindparam("most", type_=Integer))
+    return Prepared(found.with_for_update(skip_locked=True) if locked else found)
 
 
 @cache
-def _claiming(clock: str) -> Update:
-    # The token guards against every other claimer; `wake_at` against a park that was committed since we looked.
-    seen_token = bindparam("seen_token", type_=BigInteger)
-    return (
+def _claiming(clock: str) -> Prepared:
+    return Prepared(
         update(job)
-        .where(job.c.id == bindparam("the_id"), job.c.lease_token == seen_token, job.c.open == 1)
-        .where(job.c.wake_at <= bindparam("now"))
-        .where(or_(job.c.lease_until_at.is_(None), job.c.lease_until_at <= now_expression(clock)))
+        .where(job.c.id == bindparam("the_id"), job.c.lease_token == bindparam("seen_token"), job.c.open == 1)
         .values(
-            lease_owner=bindparam("owner"),
-            lease_token=seen_token + 1,
+            lease_owner=bindparam("new_owner"),
+            lease_token=bindparam("new_token"),
             lease_until_at=now_expression(clock) + bindparam("lease_ms", type_=BigInteger),
             wake_at=bindparam("lease_end"),
             waiting_for=None,
@@ -196,7 +182,7 @@ def advanced(held: Held, **changes: Any) -> Held:
     return replace(held, **{"attempts": 0, "waited_for": None, **changes})
 
 
-def _write(tx: Tx, held: Held, statement: Update, **parameters: Any) -> None:
+def _write(tx: Tx, held: Held, statement: Prepared, **parameters: Any) -> None:
     cursor = {
         "the_id": held.id,
         "the_token": held.token,
@@ -209,22 +195,19 @@ def _write(tx: Tx, held: Held, statement: Update, **parameters: Any) -> None:
         "new_error_code": held.error_code,
         "new_error_text": held.error_text,
     }
-    if tx.execute(statement, {**cursor, **parameters}).rowcount != 1:
+    if statement.changed(tx, **cursor, **parameters) != 1:
         raise LeaseLost(held.uuid)
 
 
-def _writing(**values: Any) -> Update:
-    """An update of the cursor under our token; built once, because building costs more than running it."""
+def _writing(**values: Any) -> Prepared:
+    """An update of the cursor under our token."""
     cursor = ("phase", "position", "round", "attempts", "avoid", "result", "error_code", "error_text")
-    return (
-        update(job)
-        .where(job.c.id == bindparam("the_id"), job.c.lease_token == bindparam("the_token"))
-        .values({**{name: bindparam(f"new_{name}") for name in cursor}, **values})
-    )
+    mine = update(job).where(job.c.id == bindparam("the_id"), job.c.lease_token == bindparam("the_token"))
+    return Prepared(mine.values({**{name: bindparam(f"new_{name}") for name in cursor}, **values}))
 
 
 @cache
-def _keeping(clock: str) -> Update:
+def _keeping(clock: str) -> Prepared:
     until_at = now_expression(clock) + bindparam("lease_ms", type_=BigInteger)
     return _writing(lease_until_at=until_at, wake_at=bindparam("new_wake_at"))
 

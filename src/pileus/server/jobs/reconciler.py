@@ -12,10 +12,12 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
 import structlog
-from sqlalchemy import insert, select, update
+from sqlalchemy import bindparam, insert, select, update
 from sqlalchemy.exc import IntegrityError
 
+from pileus.server.db import rows
 from pileus.server.db.moment import database_now
+from pileus.server.db.prepared import Prepared
 from pileus.server.db.tables.job import lease
 from pileus.server.db.transaction import Database, Tx
 from pileus.server.jobs.wakeup import RECONCILERS, announce_reconcilers, ignore, listen
@@ -66,10 +68,14 @@ def reconciler(name: str, *, period_seconds: float) -> Callable[[Run], Run]:
 
 def trigger(tx: Tx, name: str) -> None:
     """Have the reconciler run soon after the commit, and once more if it is running now."""
-    asked = update(lease).where(lease.c.name == name, lease.c.ran_at != ASKED).values(ran_at=ASKED)
-    if not tx.execute(asked).rowcount:
+    if not _ASKING.changed(tx, the_name=name):
         _ensure(tx, name, ran_at=ASKED)
     tx.after_commit(announce_reconcilers)
+
+
+_ASKING = Prepared(
+    update(lease).where(lease.c.name == bindparam("the_name"), lease.c.ran_at != ASKED).values(ran_at=ASKED)
+)
 
 
 def triggered(tx: Tx) -> dict[str, int]:
@@ -120,7 +126,7 @@ def take_away(tx: Tx, owner: str) -> int:
 
 
 def _ensure(tx: Tx, name: str, *, ran_at: int) -> None:
-    if tx.scalar(select(lease.c.name).where(lease.c.name == name)) is not None:
+    if rows.one(tx, lease, name=name) is not None:
         return
     try:
         with tx.connection.begin_nested():

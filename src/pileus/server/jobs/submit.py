@@ -3,8 +3,10 @@
 from dataclasses import dataclass
 
 import msgspec
-from sqlalchemy import bindparam, insert, or_, select, update
+from sqlalchemy import bindparam, or_, select, update
 
+from pileus.server.db import rows
+from pileus.server.db.prepared import Prepared
 from pileus.server.db.tables.column import new_uuid
 from pileus.server.db.tables.job import job
 from pileus.server.db.topics import hold_topics
@@ -50,35 +52,34 @@ def submit(
     if resource_key is not None:
         # Held until commit: the running job cannot end in between and overlook that this one queues behind it.
         hold_topics(tx, f"key:{resource_key}")
-        busy = tx.scalar(select(job.c.id).where(job.c.open == 1, job.c.resource_key == resource_key).limit(1))
-        if busy is not None:
+        if _BUSY.scalar(tx, the_key=resource_key) is not None:
             if not queue:
                 raise ResourceInUse(f"another job is running on {resource_key}")
             phase = Phase.QUEUED
     uuid = uuid or new_uuid()
-    job_id = tx.insert(
-        insert(job).values(
-            uuid=uuid,
-            workflow=plan.workflow,
-            command=command,
-            account_id=owner.account_id,
-            domain_id=owner.domain_id,
-            user_id=owner.user_id,
-            instance_kind=instance_kind,
-            instance_id=instance_id,
-            resource_key=resource_key,
-            running_key=resource_key if phase is Phase.FORWARD else None,
-            parent_id=parent_id,
-            start_event_id=start_event_id,
-            phase=str(phase),
-            plan=plan.encode(),
-            avoid="{}",
-            result=msgspec.json.encode({}).decode(),
-            wake_at=tx.now if phase is Phase.FORWARD else None,
-            waiting_for=None if phase is Phase.FORWARD else f"key:{resource_key}",
-            deadline_at=tx.now + int(deadline_seconds * 1000),
-            created_at=tx.now,
-        )
+    job_id = rows.add(
+        tx,
+        job,
+        uuid=uuid,
+        workflow=plan.workflow,
+        command=command,
+        account_id=owner.account_id,
+        domain_id=owner.domain_id,
+        user_id=owner.user_id,
+        instance_kind=instance_kind,
+        instance_id=instance_id,
+        resource_key=resource_key,
+        running_key=resource_key if phase is Phase.FORWARD else None,
+        parent_id=parent_id,
+        start_event_id=start_event_id,
+        phase=str(phase),
+        plan=plan.encode(),
+        avoid="{}",
+        result=msgspec.json.encode({}).decode(),
+        wake_at=tx.now if phase is Phase.FORWARD else None,
+        waiting_for=None if phase is Phase.FORWARD else f"key:{resource_key}",
+        deadline_at=tx.now + int(deadline_seconds * 1000),
+        created_at=tx.now,
     )
     tx.after_commit(announce)
     return JobRef(Id(job_id), uuid)
@@ -87,15 +88,17 @@ def submit(
 def wake(tx: Tx, *topics: str) -> None:
     """Let every job that naps on one of the topics go on ("operation:…", "job:7", "network:3")."""
     hold_topics(tx, *topics)
-    woken = tx.execute(_WAKING, {"topics": list(topics), "now": tx.now}).rowcount
+    # A plain loop, not any(): every topic must be woken.
+    woken = sum([_WAKING.changed(tx, topic=topic, now=tx.now) for topic in topics])
     if woken:
         tx.after_commit(announce)
 
 
-# Built once: every answer of a host and every end of a job runs it.
-_WAKING = (
+_BUSY = Prepared(select(job.c.id).where(job.c.open == 1, job.c.resource_key == bindparam("the_key")).limit(1))
+
+_WAKING = Prepared(
     update(job)
-    .where(job.c.waiting_for.in_(bindparam("topics", expanding=True)), job.c.open == 1)
+    .where(job.c.waiting_for == bindparam("topic"), job.c.open == 1)
     .where(or_(job.c.wake_at.is_(None), job.c.wake_at > bindparam("now")))
     .where(job.c.phase != str(Phase.QUEUED))
     .values(wake_at=bindparam("now"))

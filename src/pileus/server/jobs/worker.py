@@ -1,4 +1,4 @@
-"""One thread's work: scout for a runnable job, run it, scout again. Only one thread of a pool scouts at a time.
+"""One thread's work: scout for runnable jobs, run them, scout again. Only one thread of a pool scouts at a time.
 
 The scout sleeps until it is told of a job, until the nearest nap ends, or for the fallback poll, whichever is first;
 so a process with nothing to do costs one small query per poll, whatever its number of workers.
@@ -10,6 +10,7 @@ import time
 import structlog
 from sqlalchemy import func, select
 
+from pileus.server.db.prepared import Prepared
 from pileus.server.db.tables.job import job
 from pileus.server.db.transaction import Database
 from pileus.server.jobs.engine import Engine
@@ -70,38 +71,40 @@ class Worker:
     def work(self) -> None:
         """Body of the thread."""
         while not self._signal.stopped:
-            held = self._scout()
-            if held is None:
-                continue
-            try:
-                self._engine.run(held, stopping=self._signal.moved)
-            except Exception:
-                # The database failed us; the lease runs out and the job goes on from its last commit.
-                log.exception("job interrupted", job=held.uuid)
-            # It may have parked for a moment that comes before the one the scout sleeps until.
-            self._signal.set()
+            for held in self._scout():
+                try:
+                    self._engine.run(held, stopping=self._signal.moved)
+                except Exception:
+                    # The database failed us; the lease runs out and the job goes on from its last commit.
+                    log.exception("job interrupted", job=held.uuid)
+                # It may have parked for a moment that comes before the one the scout sleeps until.
+                self._signal.set()
 
-    def _scout(self) -> Held | None:
+    def _scout(self) -> list[Held]:
         with self._signal.scouting:
             while not self._signal.moved():
                 self._signal.clear()
                 try:
-                    held = self._engine.claim()
-                    pause = self._poll_seconds if held else seconds_to_next(self._engine.db, self._poll_seconds)
+                    taken = self._engine.take()
+                    pause = 0.0 if taken is not None else seconds_to_next(self._engine.db, self._poll_seconds)
                 except Exception:
                     log.exception("no job could be claimed")
-                    held, pause = None, self._poll_seconds
-                if held is not None:
-                    return held
-                self._signal.wait(pause)
-        return None
+                    taken, pause = None, self._poll_seconds
+                if taken:
+                    return taken
+                if pause:
+                    self._signal.wait(pause)
+        return []
 
 
 def seconds_to_next(db: Database, most: float) -> float:
     """Seconds until the nearest nap ends, between 0.01 and `most`."""
     with db.read() as tx:
-        wake_at = tx.scalar(select(func.min(job.c.wake_at)).where(job.c.open == 1))
+        wake_at = _NEXT.scalar(tx)
         return most if wake_at is None else min(most, max(0.01, (wake_at - tx.now) / 1000))
+
+
+_NEXT = Prepared(select(func.min(job.c.wake_at)).where(job.c.open == 1))
 
 
 def started(name: str, worker: Worker) -> threading.Thread:

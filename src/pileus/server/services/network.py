@@ -10,6 +10,7 @@ from sqlalchemy import RowMapping, func, select
 from pileus.server.auth.visibility import owner as owner_of
 from pileus.server.auth.visibility import require
 from pileus.server.config import keys, value
+from pileus.server.db import rows
 from pileus.server.db.queries import network as networks
 from pileus.server.db.queries import nic as nics
 from pileus.server.db.queries import vlan_ip_range as ranges
@@ -181,7 +182,7 @@ def _chosen(tx: Tx, owner: Owner, here: RowMapping, network_ids: Sequence[int]) 
     if len(set(network_ids)) != len(network_ids):
         raise ParameterError("a network is given twice", parameter="networkids")
     usable = {row["id"]: row for row in _usable(tx, owner, here["id"])}
-    rows = []
+    chosen = []
     for network_id in network_ids:
         net = networks.by_id(tx, network_id)
         if net.zone_id != here["id"]:
@@ -190,20 +191,20 @@ def _chosen(tx: Tx, owner: Owner, here: RowMapping, network_ids: Sequence[int]) 
             raise ParameterError(f"network {net.name} is not for guests", parameter="networkids")
         if network_id not in usable:
             raise PermissionDenied(f"network {net.name} is not for this account to use")
-        rows.append(usable[network_id])
-    default = next((row for row in rows if row["is_default"]), None)
+        chosen.append(usable[network_id])
+    default = next((row for row in chosen if row["is_default"]), None)
     if default is None:
         raise ParameterError("one of the networks must be a default network", parameter="networkids")
     if here["network_type"] == NetworkType.ADVANCED:
         availability = _virtual_offering(tx)["availability"]
-        virtual = next((row for row in rows if row["guest_ip_type"] == GuestIpType.VIRTUAL), None)
+        virtual = next((row for row in chosen if row["guest_ip_type"] == GuestIpType.VIRTUAL), None)
         if availability == Availability.REQUIRED:
             if virtual is None:
                 raise ParameterError("the virtual network is required as the default network", parameter="networkids")
             default = virtual
         if availability == Availability.UNAVAILABLE and virtual is not None:
             raise ParameterError("virtual networks are unavailable", parameter="networkids")
-    return [default["id"], *(row["id"] for row in rows if row["id"] != default["id"])]
+    return [default["id"], *(row["id"] for row in chosen if row["id"] != default["id"])]
 
 
 def _usable(tx: Tx, owner: Owner, zone_id: int) -> list[RowMapping]:
@@ -232,9 +233,10 @@ def _is_direct_default(row: RowMapping) -> bool:
 def _own_virtual(tx: Tx, owner: Owner, here: RowMapping) -> int:
     """The account's own virtual network of the zone: the one made on demand, or the only one it created itself."""
     key = networks.on_demand_key(here["id"], owner.account_id)
-    known = tx.scalar(select(network.c.id).where(network.c.on_demand_key == key))
+    known = rows.one(tx, network, on_demand_key=key)
     if known is not None:
-        return int(known)
+        rows.keep(tx, network, known)
+        return int(known["id"])
     virtual = [
         row["id"]
         for row in _usable(tx, owner, here["id"])
@@ -425,8 +427,8 @@ def _domain_name(text: str) -> str:
 
 
 def _zone(tx: Tx, zone_id: int) -> RowMapping:
-    row = tx.one(select(zone).where(zone.c.id == zone_id, zone.c.live == 1))
-    if row is None:
+    row = rows.kept(tx, zone, zone_id)
+    if row is None or row["live"] is None:
         raise ParameterError("there is no such zone", parameter="zoneid")
     return row
 
@@ -439,7 +441,7 @@ def _offering(tx: Tx, offering_id: int) -> RowMapping:
 
 
 def _virtual_offering(tx: Tx) -> RowMapping:
-    row = tx.one(select(network_offering).where(network_offering.c.name == VIRTUAL_NETWORK_OFFERING))
+    row = rows.one(tx, network_offering, name=VIRTUAL_NETWORK_OFFERING)
     if row is None:
         raise LookupError(VIRTUAL_NETWORK_OFFERING)
     return row

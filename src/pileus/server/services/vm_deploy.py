@@ -14,6 +14,7 @@ from sqlalchemy import RowMapping, Table, select
 from pileus.server.auth.visibility import owner as owner_of
 from pileus.server.auth.visibility import resolve
 from pileus.server.config import keys, value
+from pileus.server.db import rows
 from pileus.server.db.queries import count
 from pileus.server.db.queries import nic as nics
 from pileus.server.db.queries import vm as vms
@@ -193,7 +194,7 @@ def checked_user_data(text: str | None) -> str | None:
 
 def name_key(tx: Tx, network_id: int, name: str) -> str:
     """What is unique while a host name is taken: the name in its network domain, among its account's own networks."""
-    row = tx.one(select(network).where(network.c.id == network_id))
+    row = rows.kept(tx, network, network_id)
     if row is None:
         raise LookupError(f"no network {network_id}")
     suffix = row["network_domain"] or value(tx, keys.guest_domain_suffix)
@@ -202,7 +203,7 @@ def name_key(tx: Tx, network_id: int, name: str) -> str:
 
 
 def _row(tx: Tx, table: Table, row_id: int) -> RowMapping:
-    row = tx.one(select(table).where(table.c.id == row_id))
+    row = rows.kept(tx, table, row_id)
     if row is None:
         raise LookupError(f"no {table.name} {row_id}")
     return row
@@ -232,11 +233,7 @@ def _template(tx: Tx, order: Order) -> tuple[RowMapping, RowMapping]:
         )
     if not row["is_bootable"]:
         raise ParameterError(f"template {row['name']} cannot be booted", parameter="templateid")
-    copy = tx.one(
-        select(template_copy).where(
-            template_copy.c.template_id == order.template_id, template_copy.c.zone_id == order.zone_id
-        )
-    )
+    copy = rows.one(tx, template_copy, template_id=order.template_id, zone_id=order.zone_id)
     if copy is None or copy["state"] != CopyState.READY:
         raise ParameterError(f"template {row['name']} is not ready in this zone", parameter="templateid")
     return row, copy
@@ -344,8 +341,8 @@ def _name(tx: Tx, vm_id: int, owner: Owner, order: Order, network_id: int) -> st
     """The guide's three names; the two that a user may leave out default to the instance name."""
     instance_name = guest_name(owner.account_id, vm_id)
     name = order.name or instance_name
-    vms.change(tx, vm_id, instance_name=instance_name, name=name, display_name=order.display_name or name)
-    if not vms.take_name(tx, vm_id, name_key(tx, network_id, name)):
+    names = {"instance_name": instance_name, "name": name, "display_name": order.display_name or name}
+    if not vms.take_name(tx, vm_id, name_key(tx, network_id, name), **names):
         raise ParameterError(f"a virtual machine named {name} exists in the network domain already", parameter="name")
     return name
 

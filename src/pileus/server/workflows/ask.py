@@ -5,10 +5,10 @@ Whoever gives up on an answer (`HostSilent`) must have an undo that asks for the
 may have acted, or may still act.
 """
 
-from typing import Any
+from sqlalchemy import bindparam, select
 
-from sqlalchemy import Column, select
-
+from pileus.server.db import rows
+from pileus.server.db.prepared import Prepared
 from pileus.server.db.tables.host import host, host_operation
 from pileus.server.db.transaction import Tx
 from pileus.server.domain.errors import (
@@ -79,7 +79,7 @@ def ask(
         raise HostRefused(asked.refusal)
     if asked.result is not None:
         return asked.result
-    deadline_at = _instant(ctx.tx, asked.operation_id, host_operation.c.deadline_at)
+    deadline_at = asked.deadline_at or 0
     if ctx.tx.now >= deadline_at:
         raise HostSilent(host_id)
     raise Nap(ctx.until(deadline_at), topic=asked.topic)
@@ -96,7 +96,8 @@ def make_sure(
     """
     if ctx.undoing:
         _withdraw_asked(ctx, host_id, queue)
-    state = ctx.tx.scalar(select(host.c.state).where(host.c.id == host_id))
+    found = rows.one(ctx.tx, host, id=host_id)
+    state = None if found is None else found["state"]
     if state is None or state == HostState.REMOVED:
         return None
     asked = operations.request(
@@ -114,7 +115,7 @@ def make_sure(
     if state == HostState.DOWN:
         return None
     first, last = LOOK_AGAIN_SECONDS
-    age = (ctx.tx.now - _instant(ctx.tx, asked.operation_id, host_operation.c.created_at)) / 1000
+    age = (ctx.tx.now - asked.created_at) / 1000
     raise Nap(min(last, max(first, age / 2)), topic=asked.topic)
 
 
@@ -123,19 +124,17 @@ def answered(tx: Tx, operation: operations.HostOperation) -> None:
     wake(tx, operation.topic)
 
 
-def _instant(tx: Tx, operation_id: str, column: Column[Any]) -> int:
-    return int(tx.scalar(select(column).where(host_operation.c.operation_id == operation_id)))
-
-
 def _withdraw_asked(ctx: StepContext, host_id: int, queue: str) -> None:
-    pending = ctx.tx.all(
-        select(host_operation.c.operation_id).where(
-            host_operation.c.pending == 1,
-            host_operation.c.host_id == host_id,
-            host_operation.c.job_id == ctx.job_id,
-            host_operation.c.queue == queue,
-            host_operation.c.deadline_at.is_not(None),
-        )
+    for operation_id in _ASKED.scalars(ctx.tx, host_id=host_id, job_id=ctx.job_id, queue=queue):
+        operations.withdraw(ctx.tx, operation_id, "its job gave up waiting")
+
+
+_ASKED = Prepared(
+    select(host_operation.c.operation_id).where(
+        host_operation.c.pending == 1,
+        host_operation.c.host_id == bindparam("host_id"),
+        host_operation.c.job_id == bindparam("job_id"),
+        host_operation.c.queue == bindparam("queue"),
+        host_operation.c.deadline_at.is_not(None),
     )
-    for row in pending:
-        operations.withdraw(ctx.tx, row["operation_id"], "its job gave up waiting")
+)

@@ -4,8 +4,9 @@ The life's row is the fence: a new one cannot be stored while an older one is no
 when its host has said so, or is down. Steps here are shared by all workflows of guests.
 """
 
-from sqlalchemy import RowMapping, update
+from sqlalchemy import RowMapping
 
+from pileus.server.db import rows
 from pileus.server.db.queries import capacity, incarnation
 from pileus.server.db.queries import vm as vms
 from pileus.server.db.queries import volume as volumes
@@ -130,7 +131,7 @@ def _demand(
 
 
 def _lay(ctx: StepContext, disk: Disk, *, pool_id: int | None, path: str | None) -> None:
-    ctx.tx.execute(update(volume_table).where(volume_table.c.id == disk.id).values(pool_id=pool_id, path=path))
+    rows.change(ctx.tx, volume_table, {"id": disk.id}, pool_id=pool_id, path=path)
 
 
 def _verdict(refused: HostRefused, host_id: int) -> Exception:

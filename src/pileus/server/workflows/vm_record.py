@@ -3,13 +3,12 @@
 from collections.abc import Mapping
 from typing import Any
 
-from sqlalchemy import RowMapping, select
+from sqlalchemy import RowMapping
 
-from pileus.server.db.tables.event import event
 from pileus.server.db.transaction import Tx
 from pileus.server.domain.account import SYSTEM_USER
 from pileus.server.events import record, types
-from pileus.server.events.write import COMPLETED, STARTED
+from pileus.server.events.write import COMPLETED, STARTED, is_told
 from pileus.server.jobs.context import StepContext
 
 KIND = "VirtualMachine"
@@ -28,10 +27,7 @@ def completed(ctx: StepContext, row: RowMapping, type: str, text: str) -> None:
 
 
 def _told(ctx: StepContext, state: str) -> bool:
-    if ctx.start_event_id is None:
-        return False
-    mine = event.c.start_id == ctx.start_event_id
-    return ctx.tx.scalar(select(event.c.id).where(mine, event.c.state == state).limit(1)) is not None
+    return ctx.start_event_id is not None and is_told(ctx.tx, ctx.start_event_id, state)
 
 
 def _write(ctx: StepContext, row: RowMapping, type: str, text: str, *, state: str) -> None:

@@ -1,8 +1,9 @@
 """A guest as a host is told of it."""
 
-from sqlalchemy import RowMapping, select
+from sqlalchemy import RowMapping
 
 from pileus.server.config import keys, value
+from pileus.server.db import rows
 from pileus.server.db.queries import nic as nics
 from pileus.server.db.queries import vm as vms
 from pileus.server.db.queries import volume as volumes
@@ -23,7 +24,7 @@ def queue_of(row: RowMapping) -> str:
 def spec(tx: Tx, row: RowMapping, life: Life) -> VmSpec:
     """The guest in this life, with its disks and NICs as they stand now."""
     offering = vms.offering_of(tx, row)
-    os_name = tx.scalar(select(os_type.c.name).where(os_type.c.id == row["os_type_id"]))
+    os = rows.kept(tx, os_type, row["os_type_id"])
     return VmSpec(
         name=row["instance_name"],
         uuid=row["uuid"],
@@ -35,7 +36,7 @@ def spec(tx: Tx, row: RowMapping, life: Life) -> VmSpec:
         nics=nics.specs(tx, row["id"], rate_mbps=value(tx, keys.vm_network_throttling_rate)),
         vnc_password=row["vnc_password"],
         limit_cpu=bool(offering["limit_cpu"]),
-        os_type=os_name or "",
+        os_type="" if os is None else os["name"],
     )
 
 

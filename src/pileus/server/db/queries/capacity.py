@@ -2,8 +2,9 @@
 
 from dataclasses import dataclass
 
-from sqlalchemy import ColumnElement, ScalarSelect, and_, func, or_, select, update
+from sqlalchemy import BigInteger, ColumnElement, ScalarSelect, bindparam, func, or_, select, update
 
+from pileus.server.db.prepared import Prepared
 from pileus.server.db.tables.host import host, host_capacity, storage_pool
 from pileus.server.db.tables.vm import vm_incarnation
 from pileus.server.db.tables.volume import volume
@@ -16,40 +17,58 @@ from pileus.wire.places import PoolKind
 
 def claim_host(tx: Tx, host_id: int, *, cpu_mhz: int, ram_mib: int) -> bool:
     """Take CPU (MHz over all cores) and memory of a host that is up; False when there is not that much."""
-    up = select(host.c.id).where(
-        host.c.id == host_capacity.c.host_id, host.c.live == 1, host.c.state == str(HostState.UP)
-    )
-    room = and_(
-        up.exists(),
-        host_capacity.c.cpu_used_mhz + cpu_mhz <= host_capacity.c.cpu_total_mhz,
-        host_capacity.c.ram_used_mib + ram_mib <= host_capacity.c.ram_total_mib,
-    )
-    return _move_host(tx, host_id, room, cpu_mhz=cpu_mhz, ram_mib=ram_mib)
+    return _CLAIM_HOST.changed(tx, the_id=host_id, cpu_mhz=cpu_mhz, ram_mib=ram_mib) == 1
 
 
 def release_host(tx: Tx, host_id: int, *, cpu_mhz: int, ram_mib: int) -> None:
     """Give back what `claim_host` took. Whoever ends an incarnation calls it once."""
-    held = and_(host_capacity.c.cpu_used_mhz >= cpu_mhz, host_capacity.c.ram_used_mib >= ram_mib)
-    _move_host(tx, host_id, held, cpu_mhz=-cpu_mhz, ram_mib=-ram_mib)
+    _RELEASE_HOST.changed(tx, the_id=host_id, cpu_mhz=cpu_mhz, ram_mib=ram_mib)
 
 
-def _move_host(tx: Tx, host_id: int, when: ColumnElement[bool], *, cpu_mhz: int, ram_mib: int) -> bool:
-    statement = update(host_capacity).where(host_capacity.c.host_id == host_id, when)
-    changed = statement.values(
-        cpu_used_mhz=host_capacity.c.cpu_used_mhz + cpu_mhz, ram_used_mib=host_capacity.c.ram_used_mib + ram_mib
-    )
-    return tx.execute(changed).rowcount == 1
+def _host(cpu: ColumnElement[int], ram: ColumnElement[int], *when: ColumnElement[bool]) -> Prepared:
+    mine = update(host_capacity).where(host_capacity.c.host_id == bindparam("the_id"), *when)
+    return Prepared(mine.values(cpu_used_mhz=cpu, ram_used_mib=ram))
+
+
+_CPU, _RAM = bindparam("cpu_mhz", type_=BigInteger), bindparam("ram_mib", type_=BigInteger)
+
+_UP = select(host.c.id).where(
+    host.c.id == host_capacity.c.host_id, host.c.live == 1, host.c.state == str(HostState.UP)
+)
+
+_CLAIM_HOST = _host(
+    host_capacity.c.cpu_used_mhz + _CPU,
+    host_capacity.c.ram_used_mib + _RAM,
+    _UP.exists(),
+    host_capacity.c.cpu_used_mhz + _CPU <= host_capacity.c.cpu_total_mhz,
+    host_capacity.c.ram_used_mib + _RAM <= host_capacity.c.ram_total_mib,
+)
+
+_RELEASE_HOST = _host(
+    host_capacity.c.cpu_used_mhz - _CPU,
+    host_capacity.c.ram_used_mib - _RAM,
+    host_capacity.c.cpu_used_mhz >= _CPU,
+    host_capacity.c.ram_used_mib >= _RAM,
+)
 
 
 def claim_pool(tx: Tx, pool_id: int, size_bytes: int) -> bool:
     """Take space of a pool that is up; False when there is not that much."""
-    statement = update(storage_pool).where(
-        storage_pool.c.id == pool_id,
+    return _CLAIM_POOL.changed(tx, the_id=pool_id, size=size_bytes) == 1
+
+
+_CLAIMED = storage_pool.c.allocated_bytes + bindparam("size", type_=BigInteger)
+
+_CLAIM_POOL = Prepared(
+    update(storage_pool)
+    .where(
+        storage_pool.c.id == bindparam("the_id"),
         storage_pool.c.live == 1,
-        storage_pool.c.state == PoolState.UP,
-        storage_pool.c.allocated_bytes + size_bytes <= storage_pool.c.allocatable_bytes,
+        storage_pool.c.state == str(PoolState.UP),
+        storage_pool.c.allocatable_bytes >= _CLAIMED,
     )
-    return tx.execute(statement.values(allocated_bytes=storage_pool.c.allocated_bytes + size_bytes)).rowcount == 1
+    .values(allocated_bytes=_CLAIMED)
+)
 
 
 def release_pool(tx: Tx, pool_id: int, size_bytes: int) -> None:

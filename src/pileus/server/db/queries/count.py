@@ -5,11 +5,13 @@ Rows are always taken in one order (the account, its domain, then each ancestor 
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any
 
-from sqlalchemy import ColumnElement, and_, insert, or_, select, update
+from sqlalchemy import BigInteger, ColumnElement, Select, and_, bindparam, insert, or_, select, update
 from sqlalchemy.exc import IntegrityError
 
 from pileus.server.db.dialect import among, as_parameter
+from pileus.server.db.prepared import Prepared
 from pileus.server.db.tables.account import account, domain, resource_count
 from pileus.server.db.transaction import Tx
 from pileus.server.domain.account import UNLIMITED, Resource
@@ -143,10 +145,21 @@ def drop(tx: Tx, owner: str, owner_id: int) -> None:
 
 
 def _add(tx: Tx, owner: str, owner_id: int, resource: Resource, n: int) -> bool:
-    used = resource_count.c.used
-    room = or_(resource_count.c.maximum == UNLIMITED, used + n <= resource_count.c.maximum)
-    more = update(resource_count).where(_matches(owner, owner_id, resource), room).values(used=used + n)
-    return tx.execute(more).rowcount == 1
+    return _ADDING.changed(tx, the_owner=owner, the_owner_id=owner_id, the_resource=int(resource), n=n) == 1
+
+
+_MORE = resource_count.c.used + bindparam("n", type_=BigInteger)
+
+_ADDING = Prepared(
+    update(resource_count)
+    .where(
+        resource_count.c.owner == bindparam("the_owner"),
+        resource_count.c.owner_id == bindparam("the_owner_id"),
+        resource_count.c.resource == bindparam("the_resource"),
+        or_(resource_count.c.maximum == UNLIMITED, resource_count.c.maximum >= _MORE),
+    )
+    .values(used=_MORE)
+)
 
 
 def _matches(owner: str, owner_id: int, resource: Resource) -> ColumnElement[bool]:
@@ -158,13 +171,23 @@ def _matches(owner: str, owner_id: int, resource: Resource) -> ColumnElement[boo
 
 
 def _chain(tx: Tx, account_id: int) -> list[tuple[str, int]]:
-    domain_id = tx.scalar(select(account.c.domain_id).where(account.c.id == account_id))
-    tree = select(domain.c.id, domain.c.parent_id, domain.c.level).where(domain.c.id == domain_id).cte(recursive=True)
-    tree = tree.union_all(
-        select(domain.c.id, domain.c.parent_id, domain.c.level).join(tree, domain.c.id == tree.c.parent_id)
-    )
-    ids = tx.execute(select(tree.c.id).order_by(tree.c.level.desc())).scalars()
-    return [(ACCOUNT, account_id), *((DOMAIN, int(i)) for i in ids)]
+    known: list[tuple[str, int]] | None = tx.memo.get(f"count.chain:{account_id}")
+    if known is None:
+        known = [(ACCOUNT, account_id), *((DOMAIN, int(i)) for i in _ABOVE.scalars(tx, account_id=account_id))]
+        tx.memo[f"count.chain:{account_id}"] = known
+    return known
+
+
+def _above() -> Select[Any]:
+    """The domain of an account and all above it, ROOT last."""
+    columns = (domain.c.id, domain.c.parent_id, domain.c.level)
+    own = select(account.c.domain_id).where(account.c.id == bindparam("account_id")).scalar_subquery()
+    tree = select(*columns).where(domain.c.id == own).cte("tree", recursive=True)
+    tree = tree.union_all(select(*columns).join(tree, domain.c.id == tree.c.parent_id))
+    return select(tree.c.id).order_by(tree.c.level.desc())
+
+
+_ABOVE = Prepared(_above())
 
 
 def _name(tx: Tx, owner: str, owner_id: int) -> str:

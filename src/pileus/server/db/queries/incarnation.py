@@ -3,8 +3,10 @@
 from collections.abc import Collection
 from dataclasses import dataclass
 
-from sqlalchemy import RowMapping, insert, select, update
+from sqlalchemy import RowMapping, bindparam, select, update
 
+from pileus.server.db import rows
+from pileus.server.db.prepared import Prepared
 from pileus.server.db.queries import capacity
 from pileus.server.db.tables.host import host
 from pileus.server.db.tables.vm import vm, vm_incarnation
@@ -32,14 +34,13 @@ class Life:
 
 def current(tx: Tx, vm_id: int) -> Life | None:
     """The life that is not over, planned ones included."""
-    row = tx.one(select(vm_incarnation).where(vm_incarnation.c.vm_id == vm_id, vm_incarnation.c.current == 1))
+    row = rows.one(tx, vm_incarnation, vm_id=vm_id, current=1)
     return _life(row) if row is not None else None
 
 
 def on_host(tx: Tx, host_id: int) -> list[Life]:
     """All lives on a host that are not over."""
-    rows = tx.all(select(vm_incarnation).where(vm_incarnation.c.current == 1, vm_incarnation.c.host_id == host_id))
-    return [_life(row) for row in rows]
+    return [_life(row) for row in rows.every(tx, vm_incarnation, current=1, host_id=host_id)]
 
 
 def hosts_with_lives(tx: Tx, host_ids: Collection[int]) -> set[int]:
@@ -52,31 +53,31 @@ def hosts_with_lives(tx: Tx, host_ids: Collection[int]) -> set[int]:
 
 def in_state(tx: Tx, state: LifeState) -> list[Life]:
     """All lives in one of the states before OVER."""
-    rows = tx.all(
-        select(vm_incarnation)
-        .where(vm_incarnation.c.current == 1, vm_incarnation.c.state == str(state))
-        .order_by(vm_incarnation.c.id)
-    )
-    return [_life(row) for row in rows]
+    return [_life(row) for row in rows.every(tx, vm_incarnation, current=1, state=str(state))]
 
 
 def plan(tx: Tx, vm_id: int, *, host_id: int, cpu_mhz: int, ram_mib: int, job_id: int) -> Life:
     """Begin a life in a new epoch. The capacity is claimed already; a second current life breaks a constraint."""
-    tx.execute(update(vm).where(vm.c.id == vm_id).values(epoch=vm.c.epoch + 1))
-    epoch = int(tx.scalar(select(vm.c.epoch).where(vm.c.id == vm_id)))
-    life_id = tx.insert(
-        insert(vm_incarnation).values(
-            vm_id=vm_id,
-            host_id=host_id,
-            epoch=epoch,
-            state=str(LifeState.PLANNED),
-            cpu_mhz=cpu_mhz,
-            ram_mib=ram_mib,
-            job_id=job_id,
-            created_at=tx.now,
-        )
+    _NEXT_EPOCH.changed(tx, the_id=vm_id)
+    epoch = int(_EPOCH.scalar(tx, the_id=vm_id))
+    life_id = rows.add(
+        tx,
+        vm_incarnation,
+        vm_id=vm_id,
+        host_id=host_id,
+        epoch=epoch,
+        state=str(LifeState.PLANNED),
+        cpu_mhz=cpu_mhz,
+        ram_mib=ram_mib,
+        job_id=job_id,
+        created_at=tx.now,
     )
     return Life(life_id, vm_id, host_id, epoch, LifeState.PLANNED, cpu_mhz, ram_mib, job_id)
+
+
+_NEXT_EPOCH = Prepared(update(vm).where(vm.c.id == bindparam("the_id")).values(epoch=vm.c.epoch + 1))
+
+_EPOCH = Prepared(select(vm.c.epoch).where(vm.c.id == bindparam("the_id")))
 
 
 def live(tx: Tx, life: Life, *, vnc_host: str | None = None, vnc_port: int | None = None) -> bool:
@@ -84,9 +85,18 @@ def live(tx: Tx, life: Life, *, vnc_host: str | None = None, vnc_port: int | Non
     told = {"vnc_host": vnc_host, "vnc_port": vnc_port}
     if not transition(tx, vm_incarnation, life.id, LIFE, LifeState.LIVE, frm=LifeState.PLANNED, **told):
         return False
-    pod_id = select(host.c.pod_id).where(host.c.id == life.host_id).scalar_subquery()
-    tx.execute(update(vm).where(vm.c.id == life.vm_id).values(host_id=life.host_id, pod_id=pod_id))
+    _SHOWN.changed(tx, the_id=life.vm_id, the_host_id=life.host_id)
     return True
+
+
+_SHOWN = Prepared(
+    update(vm)
+    .where(vm.c.id == bindparam("the_id"))
+    .values(
+        host_id=bindparam("the_host_id"),
+        pod_id=select(host.c.pod_id).where(host.c.id == bindparam("the_host_id")).scalar_subquery(),
+    )
+)
 
 
 def ending(tx: Tx, life: Life) -> bool:

@@ -5,9 +5,11 @@ from dataclasses import dataclass
 from ipaddress import IPv4Network
 from typing import Any
 
-from sqlalchemy import RowMapping, Select, insert, select, update
+from sqlalchemy import RowMapping, Select, bindparam, insert, select, update
 from sqlalchemy.exc import IntegrityError
 
+from pileus.server.db import rows
+from pileus.server.db.prepared import Prepared
 from pileus.server.db.seed import PUBLIC_NETWORK_OFFERING
 from pileus.server.db.tables.network import network, network_config
 from pileus.server.db.tables.offering import network_offering
@@ -89,12 +91,15 @@ _columns = (
 
 def find(tx: Tx, network_id: int) -> Net | None:
     """The network, removed or not; None when there never was one."""
-    row = tx.one(
-        select(*_columns)
-        .select_from(network.join(network_config, network_config.c.network_id == network.c.id))
-        .where(network.c.id == network_id)
-    )
+    row = _FIND.one(tx, the_id=network_id)
     return None if row is None else _net(row)
+
+
+_FIND = Prepared(
+    select(*_columns)
+    .select_from(network.join(network_config, network_config.c.network_id == network.c.id))
+    .where(network.c.id == bindparam("the_id"))
+)
 
 
 def by_id(tx: Tx, network_id: int) -> Net:
@@ -142,9 +147,9 @@ def on_demand_key(zone_id: int, account_id: int) -> str:
 
 def add_on_demand(tx: Tx, key: str, **values: Any) -> int:
     """Insert the network with this key, or find the one that somebody else has just inserted."""
-    found = tx.scalar(select(network.c.id).where(network.c.on_demand_key == key))
-    if found is not None:
-        return int(found)
+    known = rows.one(tx, network, on_demand_key=key)
+    if known is not None:
+        return int(known["id"])
     try:
         with tx.connection.begin_nested():
             return add(tx, on_demand_key=key, **values)
@@ -178,12 +183,17 @@ def public_of(tx: Tx, zone_id: int) -> int:
 
 def bump(tx: Tx, network_id: int) -> int:
     """Declare a new generation of the config; returns it. The row stays locked to the end of the transaction."""
-    tx.execute(
-        update(network_config)
-        .where(network_config.c.network_id == network_id)
-        .values(desired=network_config.c.desired + 1)
-    )
-    return int(tx.scalar(select(network_config.c.desired).where(network_config.c.network_id == network_id)))
+    _BUMP.changed(tx, the_id=network_id)
+    return int(_DESIRED.scalar(tx, the_id=network_id))
+
+
+_BUMP = Prepared(
+    update(network_config)
+    .where(network_config.c.network_id == bindparam("the_id"))
+    .values(desired=network_config.c.desired + 1)
+)
+
+_DESIRED = Prepared(select(network_config.c.desired).where(network_config.c.network_id == bindparam("the_id")))
 
 
 def bump_all(tx: Tx, network_ids: Select[Any]) -> bool:
@@ -197,12 +207,14 @@ def use(tx: Tx, network_id: int, *, implemented: bool = False) -> bool:
 
     The row stays locked to the end of the transaction: neither garbage collection nor deletion can pass in between.
     """
-    wanted = update(network).where(network.c.id == network_id, network.c.live == 1)
-    if implemented:
-        wanted = wanted.where(network.c.state == NetworkState.IMPLEMENTED)
-    else:
-        wanted = wanted.where(network.c.state != NetworkState.DESTROY)
-    return tx.execute(wanted.values(idle_at=None)).rowcount == 1
+    return (_USE_IMPLEMENTED if implemented else _USE).changed(tx, the_id=network_id) == 1
+
+
+_WANTED = update(network).where(network.c.id == bindparam("the_id"), network.c.live == 1).values(idle_at=None)
+
+_USE = Prepared(_WANTED.where(network.c.state != str(NetworkState.DESTROY)))
+
+_USE_IMPLEMENTED = Prepared(_WANTED.where(network.c.state == str(NetworkState.IMPLEMENTED)))
 
 
 def claim_vnet(tx: Tx, net: Net) -> int:

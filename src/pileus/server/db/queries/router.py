@@ -1,9 +1,11 @@
 """Virtual routers: a `vm` row each, its current life, and what the API shows of them."""
 
 from dataclasses import dataclass
+from typing import Any
 
-from sqlalchemy import RowMapping, Select, and_, insert, select, update
+from sqlalchemy import RowMapping, Select, and_, bindparam, insert, select, update
 
+from pileus.server.db.prepared import Prepared
 from pileus.server.db.seed import ROUTER_OFFERING
 from pileus.server.db.tables.host import host
 from pileus.server.db.tables.network import network_config, nic
@@ -67,13 +69,13 @@ class Router:
 
 def of_network(tx: Tx, network_id: int) -> Router | None:
     """The router of a network, or None."""
-    row = tx.one(_query().where(network_config.c.network_id == network_id))
+    row = _OF_NETWORK.one(tx, the_network_id=network_id)
     return None if row is None else _router(row)
 
 
 def by_id(tx: Tx, vm_id: int) -> Router | None:
     """The router with this `vm` row, as long as it is its network's router; None otherwise."""
-    row = tx.one(_query().where(vm.c.id == vm_id))
+    row = _BY_ID.one(tx, the_id=vm_id)
     return None if row is None else _router(row)
 
 
@@ -125,7 +127,7 @@ def hypervisor_of(tx: Tx, zone_id: int) -> str:
     return str(tx.scalar(select(host.c.hypervisor).where(*here).order_by(host.c.id).limit(1)) or "KVM")
 
 
-def _query() -> Select[tuple[object, ...]]:
+def _query() -> Select[Any]:
     current = and_(vm_incarnation.c.vm_id == vm.c.id, vm_incarnation.c.current == 1)
     joined = (
         vm.join(network_config, network_config.c.router_id == vm.c.id)
@@ -148,6 +150,11 @@ def _query() -> Select[tuple[object, ...]]:
         vm_incarnation.c.ram_mib.label("life_ram_mib"),
         host.c.state.label("host_state"),
     ).select_from(joined)
+
+
+_OF_NETWORK = Prepared(_query().where(network_config.c.network_id == bindparam("the_network_id")))
+
+_BY_ID = Prepared(_query().where(vm.c.id == bindparam("the_id")))
 
 
 def _router(row: RowMapping) -> Router:

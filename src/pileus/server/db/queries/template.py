@@ -7,6 +7,7 @@ from typing import Any
 from sqlalchemy import Column, ColumnElement, RowMapping, String, and_, cast, func, insert, or_, select, update
 from sqlalchemy.exc import IntegrityError
 
+from pileus.server.db import rows
 from pileus.server.db.tables.host import host, host_operation
 from pileus.server.db.tables.job import job
 from pileus.server.db.tables.place import zone
@@ -69,7 +70,10 @@ def remove(tx: Tx, template_id: int) -> None:
 
 def file_name(tx: Tx, template_id: int) -> str:
     """The name of a template's file on every storage: its UUID, which no other template ever has."""
-    return str(tx.scalar(select(template.c.uuid).where(template.c.id == template_id)))
+    row = rows.kept(tx, template, template_id)
+    if row is None:
+        raise LookupError(f"no template {template_id}")
+    return str(row["uuid"])
 
 
 def copy_in(tx: Tx, template_id: int, zone_id: int) -> Copy | None:

@@ -10,6 +10,7 @@ from typing import Any
 from sqlalchemy import ColumnElement, Select, and_, delete, insert, or_, select, update
 from sqlalchemy.exc import IntegrityError
 
+from pileus.server.db import rows
 from pileus.server.db.tables.host import host_operation
 from pileus.server.db.tables.job import job
 from pileus.server.db.tables.template import template
@@ -68,16 +69,14 @@ def there(tx: Tx, template_id: int, pool_id: int, *, name: str) -> OnPool:
 
 def get(tx: Tx, template_id: int, pool_id: int) -> OnPool | None:
     """The row, or None."""
-    row = tx.one(select(table).where(_is(template_id, pool_id)))
-    if row is None:
-        return None
-    return _on_pool(row)
+    row = rows.one(tx, table, template_id=template_id, pool_id=pool_id)
+    return None if row is None else _on_pool(row)
 
 
 def of_template(tx: Tx, template_id: int) -> list[OnPool]:
     """All pools that may hold the template."""
-    rows = tx.all(select(table).where(table.c.template_id == template_id).order_by(table.c.pool_id))
-    return [_on_pool(row) for row in rows]
+    found = tx.all(select(table).where(table.c.template_id == template_id).order_by(table.c.pool_id))
+    return [_on_pool(row) for row in found]
 
 
 def claim(tx: Tx, on_pool: OnPool, *, job_id: int, host_id: int) -> bool:
@@ -111,28 +110,29 @@ def lost(tx: Tx, on_pool: OnPool) -> bool:
 
 def used(tx: Tx, on_pool: OnPool) -> bool:
     """Note that a volume is made from it now; False when it was Ready no more."""
-    return _change(tx, on_pool, table.c.state == CopyState.READY, used_at=tx.now)
+    where = {"template_id": on_pool.template_id, "pool_id": on_pool.pool_id, "state": str(CopyState.READY)}
+    return rows.change(tx, table, where, used_at=tx.now) == 1
 
 
 def give_back(tx: Tx, job_id: int) -> list[str]:
     """Free every claim of a job; returns the topics to wake."""
     mine = and_(table.c.state == CopyState.DOWNLOADING, table.c.job_id == job_id)
-    rows = tx.all(select(table.c.template_id, table.c.pool_id).where(mine))
-    if rows:
+    found = tx.all(select(table.c.template_id, table.c.pool_id).where(mine))
+    if found:
         tx.execute(update(table).where(mine).values(state=CopyState.NOT_THERE))
-    return [topic(row["template_id"], row["pool_id"]) for row in rows]
+    return [topic(row["template_id"], row["pool_id"]) for row in found]
 
 
 def unanswered_fetches(tx: Tx, job_id: int) -> list[str]:
     """Operations with which a job asked for templates and got no answer yet."""
-    rows = tx.execute(
+    found = tx.execute(
         select(host_operation.c.operation_id).where(
             host_operation.c.pending == 1,
             host_operation.c.job_id == job_id,
             host_operation.c.kind == FetchTemplate.__name__,
         )
     )
-    return [str(operation_id) for operation_id in rows.scalars()]
+    return [str(operation_id) for operation_id in found.scalars()]
 
 
 def remove(tx: Tx, on_pool: OnPool, *, used_before: int) -> bool:
@@ -149,7 +149,7 @@ def unremove(tx: Tx, on_pool: OnPool) -> bool:
 
 def unneeded(tx: Tx, *, deleted: bool, limit: int = 50) -> list[OnPool]:
     """Templates (deleted ones, or live ones) on pools whose volumes do not need them, the longest unused first."""
-    rows = tx.all(
+    found = tx.all(
         select(table)
         .join(template, template.c.id == table.c.template_id)
         .where(
@@ -160,7 +160,7 @@ def unneeded(tx: Tx, *, deleted: bool, limit: int = 50) -> list[OnPool]:
         .order_by(table.c.used_at)
         .limit(limit)
     )
-    return [_on_pool(row) for row in rows]
+    return [_on_pool(row) for row in found]
 
 
 def forget(tx: Tx, on_pool: OnPool) -> None:

@@ -2,8 +2,9 @@
 
 from typing import Any
 
-from sqlalchemy import ColumnElement, RowMapping, Select, insert, select, update
+from sqlalchemy import ColumnElement, RowMapping, Select, bindparam, insert, select, update
 
+from pileus.server.db.prepared import Prepared
 from pileus.server.db.queries.ancestry import domains_above
 from pileus.server.db.tables.account import account, domain, users
 from pileus.server.db.transaction import Tx
@@ -54,7 +55,7 @@ def key_taken(tx: Tx, api_key: str, user_id: int) -> bool:
 
 def identity_by_key(tx: Tx, api_key: str) -> RowMapping | None:
     """The user of an API key with account and domain, if all of them are in use."""
-    return tx.one(_identity().where(users.c.api_key == api_key))
+    return _BY_KEY.one(tx, the_key=api_key)
 
 
 def identity_by_id(tx: Tx, user_id: int) -> RowMapping | None:
@@ -114,3 +115,6 @@ def _identity() -> Select[Any]:
             domain.c.state == "Active",
         )
     )
+
+
+_BY_KEY = Prepared(_identity().where(users.c.api_key == bindparam("the_key")))

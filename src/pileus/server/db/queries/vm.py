@@ -3,9 +3,9 @@
 from collections.abc import Collection, Hashable, Mapping, Sequence
 from typing import Any
 
-from sqlalchemy import ColumnElement, RowMapping, delete, func, insert, or_, select, update
-from sqlalchemy.exc import IntegrityError
+from sqlalchemy import ColumnElement, RowMapping, delete, func, insert, or_, select
 
+from pileus.server.db import rows
 from pileus.server.db.queries import roll
 from pileus.server.db.queries.page import AnyRow, like, page_of
 from pileus.server.db.tables.job import job
@@ -31,7 +31,7 @@ SHOWN = tuple(
 
 def by_id(tx: Tx, vm_id: int) -> RowMapping:
     """The VM, removed or not."""
-    row = tx.one(select(vm).where(vm.c.id == vm_id))
+    row = rows.one(tx, vm, id=vm_id)
     if row is None:
         raise LookupError(f"no virtual machine {vm_id}")
     return row
@@ -47,7 +47,7 @@ def shown(tx: Tx, vm_id: int) -> AnyRow:
 
 def offering_of(tx: Tx, row: Mapping[Any, Any]) -> RowMapping:
     """The service offering of a VM, removed or not."""
-    found = tx.one(select(service_offering).where(service_offering.c.id == row["service_offering_id"]))
+    found = rows.kept(tx, service_offering, row["service_offering_id"])
     if found is None:
         raise LookupError(f"no service offering {row['service_offering_id']}")
     return found
@@ -55,48 +55,48 @@ def offering_of(tx: Tx, row: Mapping[Any, Any]) -> RowMapping:
 
 def add(tx: Tx, **values: Any) -> int:
     """Insert a VM."""
-    vm_id = tx.insert(insert(vm).values(created_at=tx.now, **values))
+    vm_id = rows.add(tx, vm, created_at=tx.now, **values)
     roll.changed(tx, vm, vm_id)
     return vm_id
 
 
 def change(tx: Tx, vm_id: int, **values: Any) -> None:
     """Set columns of a VM; its state changes by `transition` only."""
-    tx.execute(update(vm).where(vm.c.id == vm_id).values(**values))
+    rows.change(tx, vm, {"id": vm_id}, **values)
 
 
-def take_name(tx: Tx, vm_id: int, name_key: str) -> bool:
-    """Claim a host name in its network domain; False when another VM has it."""
-    try:
-        with tx.connection.begin_nested():
-            tx.execute(update(vm).where(vm.c.id == vm_id).values(name_key=name_key))
-    except IntegrityError:
+def take_name(tx: Tx, vm_id: int, name_key: str, **values: Any) -> bool:
+    """Claim a host name in its network domain, and set columns with it; False when another VM has it.
+
+    Who takes the name at the same moment loses by the unique key, and its unit of work is called again.
+    """
+    if rows.one(tx, vm, name_key=name_key) is not None:
         return False
+    rows.change(tx, vm, {"id": vm_id}, name_key=name_key, **values)
     return True
 
 
 def set_guest_data(tx: Tx, vm_id: int, **values: Any) -> None:
     """Set what the router serves to the guest (`user_data`, `password`, `password_id`)."""
-    changed = tx.execute(update(guest_data).where(guest_data.c.vm_id == vm_id).values(**values))
-    if changed.rowcount == 0:
+    if rows.change(tx, guest_data, {"vm_id": vm_id}, **values) == 0:
         tx.execute(insert(guest_data).values(vm_id=vm_id, **values))
 
 
 def guest_data_of(tx: Tx, vm_id: int) -> RowMapping | None:
     """What the router serves to the guest."""
-    return tx.one(select(guest_data).where(guest_data.c.vm_id == vm_id))
+    return rows.one(tx, guest_data, vm_id=vm_id)
 
 
 def last_networks_of(tx: Tx, vm_id: int) -> list[tuple[int, bool]]:
     """The networks, with whether they were the default, of a VM whose NICs are released: one per device, the newest."""
-    rows = tx.all(select(nic).where(nic.c.vm_id == vm_id, nic.c.live.is_(None)).order_by(nic.c.id))
-    by_device = {row["device_id"]: (int(row["network_id"]), bool(row["is_default"])) for row in rows}
+    released = tx.all(select(nic).where(nic.c.vm_id == vm_id, nic.c.live.is_(None)).order_by(nic.c.id))
+    by_device = {row["device_id"]: (int(row["network_id"]), bool(row["is_default"])) for row in released}
     return [by_device[device] for device in sorted(by_device)]
 
 
 def add_volume(tx: Tx, **values: Any) -> int:
     """Insert a volume that has no file yet."""
-    return tx.insert(insert(volume).values(created_at=tx.now, state=str(VolumeState.ALLOCATED), **values))
+    return rows.add(tx, volume, created_at=tx.now, state=str(VolumeState.ALLOCATED), **values)
 
 
 def remove(tx: Tx, vm_id: int) -> None:

@@ -4,8 +4,10 @@ from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from sqlalchemy import ColumnElement, RowMapping, Select, select, update
+from sqlalchemy import ColumnElement, RowMapping, Select, bindparam, select, update
 
+from pileus.server.db import rows
+from pileus.server.db.prepared import Prepared
 from pileus.server.db.queries.page import like, page
 from pileus.server.db.tables.host import host, storage_pool, storage_pool_host
 from pileus.server.db.tables.vm import vm, vm_incarnation
@@ -53,7 +55,7 @@ _pool_columns = (storage_pool.c.uuid, storage_pool.c.kind, storage_pool.c.path, 
 
 def of_vm(tx: Tx, vm_id: int) -> list[Disk]:
     """The live volumes of a VM, root disk first."""
-    return [_disk(row) for row in tx.all(_disks().where(volume.c.live == 1, volume.c.vm_id == vm_id))]
+    return [_disk(row) for row in _OF_VM.all(tx, the_vm_id=vm_id)]
 
 
 def of_account(tx: Tx, account_id: int) -> list[int]:
@@ -79,10 +81,8 @@ def disk_specs(tx: Tx, vm_id: int) -> tuple[DiskSpec, ...]:
 
 def planned_host(tx: Tx, vm_id: int) -> int | None:
     """The host of the VM's current life, planned ones included."""
-    found = tx.scalar(
-        select(vm_incarnation.c.host_id).where(vm_incarnation.c.vm_id == vm_id, vm_incarnation.c.current == 1)
-    )
-    return int(found) if found is not None else None
+    found = rows.one(tx, vm_incarnation, vm_id=vm_id, current=1)
+    return int(found["host_id"]) if found is not None else None
 
 
 def host_for_pool(tx: Tx, pool_id: int, *, rather: int | None) -> int | None:
@@ -168,6 +168,9 @@ def _disks() -> Select[Any]:
         .select_from(volume.outerjoin(storage_pool, storage_pool.c.id == volume.c.pool_id))
         .order_by(volume.c.device_id, volume.c.id)
     )
+
+
+_OF_VM = Prepared(_disks().where(volume.c.live == 1, volume.c.vm_id == bindparam("the_vm_id")))
 
 
 def _disk(row: Mapping[Any, Any]) -> Disk:

@@ -1,0 +1,191 @@
+"""Statements that are built and compiled once and then run through the driver's cursor.
+
+For the hottest paths: building a small statement and computing its cache key costs twenty times what SQLite needs to
+run it. The SQL is SQLAlchemy's own, so every dialect gets what it would get; types that convert values are refused.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, cast
+
+from sqlalchemy import Column, Connection, Delete, Insert, RowMapping, Select, Table, Update, insert
+from sqlalchemy.engine import Dialect
+from sqlalchemy.exc import DBAPIError
+from sqlalchemy.sql.compiler import SQLCompiler
+
+from pileus.server.db import changes
+from pileus.server.db.transaction import Tx, note_conflict
+
+Row = RowMapping
+"""A row by column names. It is a plain dict; the type says that it is read like any other row."""
+
+
+@dataclass
+class _Form:
+    """A statement as one dialect says it. `defaults` are values of parameters that nobody passes."""
+
+    sql: str
+    order: tuple[str, ...] | None
+    """Names in the order of the question marks; None when the driver takes names."""
+    defaults: dict[str, Any]
+    made: tuple[tuple[str, Any], ...]
+    """Columns that are given a fresh value each time, with what makes it."""
+    followed: tuple[str, str] | None = None
+    """What of a table whose changes are logged it changes: see `changes.followed_by`."""
+    names: tuple[str, ...] = ()
+    """Names of the columns it answers, known after the first run."""
+
+
+class Prepared:
+    """One statement. Values are passed by the names of its `bindparam`s; all must be given."""
+
+    def __init__(self, statement: Select[Any] | Update | Delete) -> None:
+        self._statement: Select[Any] | Update | Delete | Insert = statement
+        self._forms: dict[str, _Form] = {}
+
+    def all(self, tx: Tx, **values: Any) -> list[Row]:
+        """All rows."""
+        cursor, form = self._run(tx, values)
+        names = form.names
+        rows = [dict(zip(names, row, strict=True)) for row in cursor.fetchall()]
+        cursor.close()
+        return cast(list[Row], rows)
+
+    def one(self, tx: Tx, **values: Any) -> Row | None:
+        """The first row, or None: for statements that can find one at most."""
+        cursor, form = self._run(tx, values)
+        row = cursor.fetchone()
+        cursor.close()
+        return None if row is None else cast(Row, dict(zip(form.names, row, strict=True)))
+
+    def scalar(self, tx: Tx, **values: Any) -> Any:
+        """First column of the first row, or None."""
+        cursor, _ = self._run(tx, values)
+        row = cursor.fetchone()
+        cursor.close()
+        return None if row is None else row[0]
+
+    def scalars(self, tx: Tx, **values: Any) -> list[Any]:
+        """First column of all rows."""
+        cursor, _ = self._run(tx, values)
+        found = [row[0] for row in cursor.fetchall()]
+        cursor.close()
+        return found
+
+    def changed(self, tx: Tx, **values: Any) -> int:
+        """How many rows an UPDATE or DELETE met."""
+        cursor, _ = self._run(tx, values)
+        count = int(cursor.rowcount)
+        cursor.close()
+        return count
+
+    def _run(self, tx: Tx, values: Mapping[str, Any]) -> tuple[Any, _Form]:
+        connection = tx.connection
+        form = self._forms.get(connection.dialect.name) or self._form(connection.dialect)
+        given = {**form.defaults, **values}
+        for name, make in form.made:
+            if name not in values:
+                given[name] = make()
+        sent: Any = given if form.order is None else [given[name] for name in form.order]
+        cursor = _execute(connection, form.sql, sent)
+        if form.followed is not None and cursor.rowcount != 0:
+            subject, parameter = form.followed
+            changes.noted(connection, subject, int(given[parameter]) if parameter else 0)
+        if not form.names and cursor.description:
+            names = tuple(column[0] for column in cursor.description)
+            if len(set(names)) != len(names):
+                raise ValueError(f"two columns of one name: {form.sql}")
+            form.names = names
+        return cursor, form
+
+    def _form(self, dialect: Dialect) -> _Form:
+        return self._forms.setdefault(dialect.name, _form(self._statement, dialect))
+
+
+class Insertion(Prepared):
+    """An INSERT of one row into a table with an integer key, with values for the named columns."""
+
+    def __init__(self, table: Table, *columns: str) -> None:
+        super().__init__(None)  # type: ignore[arg-type]
+        self._table = table
+        self._columns = columns
+
+    def key(self, tx: Tx, **values: Any) -> int:
+        """Insert; the key of the new row."""
+        cursor, _ = self._run(tx, values)
+        key = cursor.fetchone()[0] if tx.connection.dialect.name == "postgresql" else cursor.lastrowid
+        cursor.close()
+        return int(key)
+
+    def _form(self, dialect: Dialect) -> _Form:
+        statement = insert(self._table).inline()
+        if dialect.name == "postgresql":
+            statement = statement.returning(*self._table.primary_key.columns)
+        return self._forms.setdefault(dialect.name, _form(statement, dialect, self._columns))
+
+
+def _form(statement: Any, dialect: Dialect, columns: Sequence[str] | None = None) -> _Form:
+    compiled = statement.compile(dialect=dialect, column_keys=columns)
+    assert isinstance(compiled, SQLCompiler)  # noqa: S101 (what every statement compiles to)
+    for bind in compiled.binds.values():
+        kind = bind.type.dialect_impl(dialect)
+        if kind.bind_processor(dialect) is not None:
+            raise TypeError(f"parameter {bind.key} has a type that converts values")
+    for entry in compiled._result_columns or ():
+        kind = entry.type.dialect_impl(dialect)
+        if kind.result_processor(dialect, None) is not None:
+            raise TypeError(f"column {entry.name} has a type that converts values")
+    # Lists of constants are written out; what is passed with each run is not known yet.
+    wanted = [bind.key for bind in compiled.binds.values() if bind.required]
+    state = compiled.construct_expanded_state(dict.fromkeys(wanted))
+    made: list[tuple[str, Any]] = []
+    defaults = {name: value for name, value in state.parameters.items() if name not in wanted}
+    for column in compiled.insert_prefetch:
+        constant, make = _default(column)
+        if make is None:
+            defaults[column.key] = constant
+        else:
+            made.append((column.key, make))
+    order = None if state.positiontup is None else tuple(state.positiontup)
+    return _Form(state.statement, order, defaults, tuple(made), changes.followed_by(statement))
+
+
+def _default(column: Column[Any]) -> tuple[Any, Any]:
+    """What a column is given when nobody says: a constant, or what makes a value."""
+    default: Any = column.default
+    if default.is_scalar:
+        return default.arg, None
+    if default.is_callable:
+        return None, lambda: default.arg(None)
+    raise TypeError(f"column {column.name} has a default that the database computes")
+
+
+def _execute(connection: Connection, sql: str, sent: Sequence[Any] | Mapping[str, Any]) -> Any:
+    if not connection.in_transaction():
+        connection.begin()
+    cursor: Any = connection.connection.cursor()
+    for heard in connection.dispatch.before_cursor_execute:
+        heard(connection, cursor, sql, sent, None, False)
+    try:
+        cursor.execute(sql, sent)
+    except connection.dialect.loaded_dbapi.Error as error:
+        raise _wrapped(connection, sql, error) from error
+    return cursor
+
+
+def _wrapped(connection: Connection, sql: str, error: Exception) -> BaseException:
+    """As SQLAlchemy would surface it: conflicts are known by it, and a dead connection leaves the pool."""
+    dialect = connection.dialect
+    note_conflict(connection, error)
+    lost = dialect.is_disconnect(error, connection.connection, None)  # type: ignore[arg-type]
+    if lost:
+        connection.invalidate(error)
+    return DBAPIError.instance(
+        sql,
+        None,
+        error,
+        dialect.loaded_dbapi.Error,
+        hide_parameters=True,
+        connection_invalidated=lost,
+        dialect=dialect,
+    )
