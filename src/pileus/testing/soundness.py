@@ -44,6 +44,9 @@ class Scenario(StrEnum):
 
 SCENARIOS = tuple(Scenario)
 
+_BOTH_WAYS = (Scenario.STRAIGHT, Scenario.STEPS_TWICE, Scenario.CRASHES)
+"""What is played with steps in stretches and with each step alone. A failure makes a job go on step by step anyway."""
+
 
 class Unsound(AssertionError):
     """Some points of a scenario went wrong; the text has each."""
@@ -86,7 +89,8 @@ class Soundness(Generic[C]):
     def check(self, scenario: Scenario) -> None:
         """Run the scenario at every point. Raises `Unsound` naming each point that went wrong."""
         with self.prepared() as (world, case):
-            _Runner(self, world, case).check(scenario)
+            for fused in (True, False) if scenario in _BOTH_WAYS else (True,):
+                _Runner(self, world, case, fused).check(scenario)
 
     @contextmanager
     def prepared(self) -> Iterator[tuple[World, C]]:
@@ -104,6 +108,8 @@ class _Runner(Generic[C]):
     sound: Soundness[C]
     world: World
     case: C
+    fused: bool
+    """Whether consecutive steps share a transaction, as they do until one fails; otherwise each has its own."""
 
     def check(self, scenario: Scenario) -> None:
         points = {
@@ -235,6 +241,7 @@ class _Runner(Generic[C]):
         with self._fresh() as (world, case):
             before = world.left()
             ref = self.sound.submit(world, case)
+            world.fused = self.fused
             with traced(world, trace):
                 yield Run(world, case, before, ref, trace)
 

@@ -66,6 +66,8 @@ class World(Builders):
         self.hooks = Hooks()
         self.steps: Mapping[str, Step] = registered_steps
         """What the engine looks steps up in; the harness puts its own view here."""
+        self.fused = True
+        """Whether engines run consecutive steps as one transaction."""
         self.engine = self.new_engine()
         self.changes: list[tuple[str, str, str, int, VmChange]] = []
         """What guests did by themselves: host UUID, name, UUID, epoch, change."""
@@ -99,7 +101,7 @@ class World(Builders):
 
     def new_engine(self) -> Engine:
         """An engine as another server would have it: the old one may be forgotten at any moment."""
-        self.engine = Engine(self.db, owner="world", hooks=self.hooks, steps=self.steps)
+        self.engine = Engine(self.db, owner="world", hooks=self.hooks, steps=self.steps, fused=self.fused)
         return self.engine
 
     # ---- running
