@@ -22,7 +22,19 @@ from pileus.server.domain.errors import InternalError, PileusError, ResourceUnav
 from pileus.server.domain.job import Phase
 from pileus.server.jobs.call import Call
 from pileus.server.jobs.context import Nap, TryElsewhere
-from pileus.server.jobs.hold import Held, LeaseLost, advanced, claim, end, is_runnable, keep, let_go, park, take
+from pileus.server.jobs.hold import (
+    Held,
+    LeaseLost,
+    advanced,
+    claim,
+    claim_some,
+    end,
+    is_runnable,
+    keep,
+    let_go,
+    park,
+    take,
+)
 from pileus.server.jobs.plan import Step
 from pileus.server.jobs.plan import steps as registered_steps
 from pileus.server.jobs.submit import wake
@@ -101,7 +113,7 @@ class Engine:
 
     def claim(self) -> Held | None:
         """Take a runnable job, or None when there is none."""
-        return next(iter(claim(self.db, self.owner, lease_seconds=self._patience.lease_seconds)), None)
+        return claim(self.db, self.owner, lease_seconds=self._patience.lease_seconds)
 
     def take(self, *, limit: int | None = None) -> list[Held] | None:
         """Take runnable jobs, and with one writer carry each through a stretch in the same transaction.
@@ -114,7 +126,7 @@ class Engine:
                     return None
             return self.db.run(lambda tx: self._together(tx, limit or MOST_TOGETHER))
         most = limit or MOST_CLAIMED
-        taken = claim(self.db, self.owner, lease_seconds=self._patience.lease_seconds, limit=most)
+        taken = claim_some(self.db, self.owner, lease_seconds=self._patience.lease_seconds, limit=most)
         return taken or None
 
     def run(self, held: Held, *, stopping: Callable[[], bool] = lambda: False) -> None:

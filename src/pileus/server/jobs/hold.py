@@ -60,7 +60,12 @@ class Held:
         return self.calls[self.position]
 
 
-def claim(db: Database, owner: str, *, lease_seconds: float = LEASE_SECONDS, limit: int = 1) -> list[Held]:
+def claim(db: Database, owner: str, *, lease_seconds: float = LEASE_SECONDS) -> Held | None:
+    """Take the runnable job that has waited longest, or None."""
+    return next(iter(claim_some(db, owner, lease_seconds=lease_seconds, limit=1)), None)
+
+
+def claim_some(db: Database, owner: str, *, lease_seconds: float, limit: int) -> list[Held]:
     """Take the runnable jobs that have waited longest, as many as `limit`, in a transaction of its own."""
     with db.read() as tx:
         if not is_runnable(tx):
