@@ -4,11 +4,12 @@ import pytest
 from sqlalchemy import Column, DateTime, Integer, MetaData, Table, bindparam, select, update
 from sqlalchemy.exc import IntegrityError
 
-from pileus.server.db import rows
+from pileus.server.db import changes, rows
 from pileus.server.db.prepared import Prepared
 from pileus.server.db.tables.account import domain
 from pileus.server.db.tables.event import event
 from pileus.server.db.tables.job import job
+from pileus.server.db.tables.place import cluster, pod, zone
 from pileus.server.db.transaction import Database, Tx
 from pileus.testing.client import counted_statements
 
@@ -91,12 +92,30 @@ def test_what_an_attempt_did_is_taken_back_when_it_fails(db: Database) -> None:
         tx.memo["seen"] = 1
         with pytest.raises(ZeroDivisionError), tx.attempt():
             lost = added(tx)
+            tx.memo["seen"] = tx.memo["more"] = 2
+            tx.before_commit(lambda: told.append("never"))
             tx.after_commit(lambda: told.append("within"))
             raise ZeroDivisionError
-        assert not tx.memo
+        assert tx.memo == {"seen": 1}
         with tx.attempt():
             tx.after_commit(lambda: told.append("after"))
     with db.read() as tx:
         assert rows.one(tx, event, id=kept) is not None
         assert rows.one(tx, event, id=lost) is None
     assert told == ["before", "after"]
+
+
+def test_a_prepared_change_of_a_followed_table_is_logged_with_its_row(db: Database) -> None:
+    with db.write() as tx:
+        rows.change(tx, cluster, {"id": 77}, allocation_state="Disabled")
+        assert changes.pending(tx.connection) == frozenset(), "no such row"
+        place = {"name": "z", "dns1": "192.0.2.1", "internal_dns1": "192.0.2.1", "network_type": "Basic", "token": "t"}
+        zone_id = rows.add(tx, zone, created_at=tx.now, **place)
+        ends = {"gateway": "192.0.2.1", "netmask": "255.255.255.0", "start_ip": "192.0.2.2", "end_ip": "192.0.2.9"}
+        pod_id = rows.add(tx, pod, name="p", zone_id=zone_id, created_at=tx.now, **ends)
+        key = rows.add(tx, cluster, name="c", zone_id=zone_id, pod_id=pod_id, hypervisor="KVM", created_at=tx.now)
+        assert changes.pending(tx.connection) == {changes.EVERYTHING}
+    with db.write() as tx:
+        rows.change(tx, cluster, {"id": key}, allocation_state="Disabled")
+        rows.change(tx, event, {"id": 1}, state="Completed")
+        assert changes.pending(tx.connection) == {(changes.CLUSTER, key)}

@@ -119,7 +119,7 @@ def followed_by(statement: Any) -> tuple[str, str] | None:
         for name, subject in followed.keys:
             for clause in _conjuncts(statement.whereclause):
                 if _is_key(clause, statement.table.c[name]):
-                    return subject, str(clause.right.key)  # type: ignore[attr-defined]
+                    return subject, str(clause.right.key)
     return EVERYTHING[0], ""
 
 
