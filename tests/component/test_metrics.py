@@ -267,5 +267,5 @@ def test_no_label_is_an_id_or_something_that_people_chose_but_the_zone() -> None
     every = {label for each in [*GAUGES, *instruments.values()] for label in each.labels}
     assert every == {
         *("command", "code", "workflow", "state", "step", "direction", "reconciler", "outcome", "kind", "pool"),
-        *("zone", "type", "version"),
+        *("zone", "type", "version", "level"),
     }

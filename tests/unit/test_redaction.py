@@ -9,7 +9,7 @@ from contextlib import redirect_stdout
 import pytest
 import structlog
 
-from pileus.server.log import log_as_json
+from pileus.server.log import LINES, write_lines
 from pileus.server.redaction import HIDDEN, redact
 
 CANARY = "canary-3f9a"
@@ -45,7 +45,7 @@ def logged() -> Iterator[io.StringIO]:
     handlers, level = list(root.handlers), root.level
     text = io.StringIO()
     with redirect_stdout(text):
-        log_as_json()
+        write_lines()
         yield text
     structlog.configure(**before)
     root.handlers[:] = handlers
@@ -64,3 +64,40 @@ def test_every_line_is_json_whoever_writes_it(logged: io.StringIO) -> None:
     assert "ValueError: broken" in theirs["exception"]
     assert {"timestamp", "event", "level"} <= set(ours) & set(theirs)
     assert CANARY not in logged.getvalue()
+
+
+def test_lines_of_libraries_bear_the_job_in_whose_thread_they_were_written(logged: io.StringIO) -> None:
+    with structlog.contextvars.bound_contextvars(job="j1", request="r1"):
+        logging.getLogger("sqlalchemy.pool").warning("slow")
+        structlog.get_logger().info("step")
+    for line in map(json.loads, logged.getvalue().splitlines()):
+        assert (line["job"], line["request"]) == ("j1", "r1")
+
+
+def test_lines_are_counted_by_level_whoever_writes_them(logged: io.StringIO) -> None:
+    before = LINES.value("warning")
+    structlog.get_logger().warning("ours")
+    logging.getLogger("library").warning("theirs")
+    structlog.get_logger().debug("not written")
+    assert LINES.value("warning") - before == 2
+    assert len(logged.getvalue().splitlines()) == 2
+
+
+def test_the_level_is_for_the_file_to_say(logged: io.StringIO) -> None:
+    with redirect_stdout(logged):
+        write_lines(level="error")
+    structlog.get_logger().warning("ours")
+    logging.getLogger("library").warning("theirs")
+    structlog.get_logger().error("bad")
+    (line,) = logged.getvalue().splitlines()
+    assert json.loads(line)["event"] == "bad"
+
+
+def test_text_for_eyes_holds_the_same_and_never_more_than_a_line(logged: io.StringIO) -> None:
+    with redirect_stdout(logged):
+        write_lines(form="text")
+    structlog.get_logger().info("call\nforged line", password=CANARY, command="a\nb", job="j1")
+    logging.getLogger("library").error("theirs\nand more")
+    ours, theirs = logged.getvalue().splitlines()
+    assert 'info    call\\nforged line password="***" command="a\\nb" job="j1"' in ours
+    assert 'error   theirs\\nand more logger="library"' in theirs

@@ -33,7 +33,7 @@ from pileus.server.jobs.engine import Engine, Hooks
 from pileus.server.jobs.pool import JobPool
 from pileus.server.jobs.reconciler import ReconcilerPool
 from pileus.server.jobs.submit import wake
-from pileus.server.log import log_as_json
+from pileus.server.log import write_lines
 from pileus.server.lookout import Lookout
 from pileus.server.membership import Consequences, Membership
 from pileus.server.meter import Counter
@@ -245,9 +245,8 @@ async def serve(settings: ServerSettings) -> None:
 def main(arguments: Sequence[str] | None = None) -> int:
     """Command line: `--config FILE`."""
     parser = argparse.ArgumentParser(prog="pileus server", description="Run a Pileus management server.")
-    parser.add_argument("--config", type=Path, required=True, help="TOML file: database, state_dir, api, agents, jobs")
+    parser.add_argument("--config", type=Path, required=True, help="TOML file; docs/operating.md tells what it may say")
     given = parser.parse_args(arguments)
-    log_as_json()
     # What we write holds keys: the database, the administrator's first password.
     os.umask(0o077)
     try:
@@ -255,6 +254,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except BadSettings as error:
         sys.stderr.write(f"pileus server: {error}\n")
         return 2
+    write_lines(level=settings.log_level, form=settings.log_format)
     register_all()
     try:
         asyncio.run(serve(settings))

@@ -5,17 +5,20 @@ from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 
 import msgspec
+import structlog
 
 from pileus.server.api import catalogue, errors, parse
 from pileus.server.api.command import registry
 from pileus.server.api.dispatch import CALLS, NO_COMMAND, Dispatcher
 from pileus.server.api.errors import MethodNotAllowed, Overloaded
 from pileus.server.api.render import JSON_TYPE, Answer
-from pileus.server.api.request import Receive, Request, Scope, Send, body, decode, request, tell
+from pileus.server.api.request import Receive, Request, Scope, Send, body, decode, request, request_id, tell
 from pileus.server.db.transaction import Database
 from pileus.server.domain.errors import PileusError
 
 PATH = "/client/api"
+
+_log = structlog.get_logger(__name__)
 
 _NOT_FOUND = Answer(404, b"there is nothing here; the API is at /client/api\n", "text/plain; charset=UTF-8")
 _WELCOME = Answer(200, b"Pileus. The API is at /client/api, its description at /openapi.json\n", "text/plain")
@@ -38,7 +41,7 @@ class App:
         if scope["type"] == "lifespan":
             await lifespan(receive, send, self.close)
         elif scope["type"] == "http":
-            await tell(send, await self._serve(scope, receive))
+            await _tell(send, scope, await self._serve(scope, receive))
 
     def close(self) -> None:
         """Let running calls end and stop the threads."""
@@ -61,7 +64,7 @@ class App:
             if scope["method"] not in ("GET", "POST"):
                 raise MethodNotAllowed("the API answers GET and POST")
         except PileusError as error:
-            return errors.answer(error, None, as_json=b"response=json" in scope["query_string"])
+            return _refusal(scope, error)
         if name and not any(known.lower() == "command" for known in sent):
             # As any parameter, it is part of what is signed.
             sent["command"] = name
@@ -82,7 +85,7 @@ class IntegrationApp:
         if scope["type"] == "lifespan":
             await lifespan(receive, send, self.close)
         elif scope["type"] == "http":
-            await tell(send, await self._serve(scope, receive))
+            await _tell(send, scope, await self._serve(scope, receive))
 
     def close(self) -> None:
         """Let running calls end and stop the threads."""
@@ -94,8 +97,19 @@ class IntegrationApp:
             if scope["method"] not in ("GET", "POST"):
                 raise MethodNotAllowed("the API answers GET and POST")
         except PileusError as error:
-            return errors.answer(error, None, as_json=b"response=json" in scope["query_string"])
+            return _refusal(scope, error)
         return await self._pool.run(self._dispatcher, request(scope, sent))
+
+
+async def _tell(send: Send, scope: Scope, answer: Answer) -> None:
+    await tell(send, answer.with_header("X-Request-Id", request_id(scope)))
+
+
+def _refusal(scope: Scope, error: PileusError) -> Answer:
+    """The answer to what cannot be read as a call at all."""
+    CALLS.add(NO_COMMAND, str(error.code))
+    _log.info("call refused", status=error.code, request=request_id(scope))
+    return errors.answer(error, None, as_json=b"response=json" in scope["query_string"])
 
 
 class Pool:
@@ -112,6 +126,7 @@ class Pool:
             error = Overloaded("the server is busy; try again")
             spec = registry.get(made.value("command"))
             CALLS.add(spec.name if spec else NO_COMMAND, str(error.code))
+            _log.warning("call refused", status=error.code, command=spec.name if spec else None, request=made.id)
             return errors.answer(error, spec, as_json=made.as_json)
         self._inside += 1
         try:

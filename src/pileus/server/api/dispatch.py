@@ -40,7 +40,11 @@ class Dispatcher:
         self.trusted = trusted
 
     def answer(self, request: Request) -> Answer:
-        """The answer to any request; never raises."""
+        """The answer to any request; never raises. Every line that is written meanwhile bears the request's id."""
+        with structlog.contextvars.bound_contextvars(request=request.id):
+            return self._answered(request)
+
+    def _answered(self, request: Request) -> Answer:
         started = seconds()
         name = request.value("command")
         spec = registry.get(name)

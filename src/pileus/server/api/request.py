@@ -1,6 +1,7 @@
 """One HTTP request: reading it, and telling its answer."""
 
 import re
+import secrets
 from collections.abc import Awaitable, Callable, Mapping, MutableMapping
 from dataclasses import dataclass, field
 from typing import Any
@@ -33,6 +34,8 @@ class Request:
     peer: str
     headers: Mapping[str, str]
     sent: Mapping[str, str] = field(repr=False)
+    id: str = ""
+    """Ours, random: it is in every line of the log about this call, and in the answer's X-Request-Id."""
 
     def value(self, name: str) -> str:
         """A parameter by its lower-case name; empty if it was not sent."""
@@ -61,7 +64,13 @@ def request(scope: Scope, sent: Mapping[str, str]) -> Request:
     for name, value in scope["headers"]:
         headers.setdefault(name.decode("latin-1").lower(), value.decode("latin-1"))
     client = scope.get("client")
-    return Request(scope["method"], scope.get("scheme", "http"), client[0] if client else "", headers, sent)
+    peer, scheme = client[0] if client else "", scope.get("scheme", "http")
+    return Request(scope["method"], scheme, peer, headers, sent, request_id(scope))
+
+
+def request_id(scope: Scope) -> str:
+    """The id of a request, chosen when it is first asked for. What a client sends under that name is not believed."""
+    return str(scope.setdefault("pileus.request_id", secrets.token_hex(8)))
 
 
 async def body(scope: Scope, receive: Receive) -> bytes:

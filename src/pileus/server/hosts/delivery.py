@@ -7,6 +7,7 @@ Everything that comes from hosts goes through one inbox in the order it came, se
 import asyncio
 import contextlib
 from collections.abc import Awaitable, Callable, Mapping
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 
 import structlog
@@ -287,7 +288,8 @@ class Delivery:
             await self._store([each])
         except Exception as error:
             line, message = each
-            log.error("inbox.message_failed", message=type(message).__name__, exc_info=error)
+            with _about(message):
+                log.error("inbox.message_failed", message=type(message).__name__, exc_info=error)
             if isinstance(message, Answer):
                 # Not forgotten: the next poll delivers it again, and the agent says the same again.
                 line.delivered.pop(message.operation_id, None)
@@ -318,15 +320,19 @@ class Delivery:
         self._database.run(write)
 
     def _answer(self, tx: Tx, line: Line, answer: Answer) -> None:
+        with _about(answer):
+            self._record(tx, line, answer)
+
+    def _record(self, tx: Tx, line: Line, answer: Answer) -> None:
         host_id = line.hosts.get(answer.host)
         if host_id is None:
-            log.warning("answer.foreign", host=answer.host, operation_id=answer.operation_id)
+            log.warning("answer.foreign", host=answer.host)
             return
         answered = operations.record(tx, host_id, answer)
         if answered is not None:
             self._callbacks.on_answer(tx, answered)
             sent_at = line.delivered.get(answer.operation_id)
-            tx.after_commit(lambda: _count(answered, sent_at))
+            tx.after_commit(lambda: _answered(answer, answered, sent_at))
 
     async def _write_progress(self) -> None:
         while True:
@@ -358,8 +364,20 @@ class Delivery:
         task.add_done_callback(self._tasks.discard)
 
 
-def _count(answered: operations.HostOperation, sent_at: float | None) -> None:
+def _about(message: Inbound) -> AbstractContextManager[None]:
+    """Lines about an answer bear the job that asked, and which of its operations it was."""
+    if not isinstance(message, Answer):
+        return contextlib.nullcontext()
+    bound: dict[str, str] = {"operation_id": message.operation_id}
+    job = operations.job_of(message.operation_id)
+    return structlog.contextvars.bound_contextvars(**bound, **({"job": job} if job else {}))
+
+
+def _answered(answer: Answer, answered: operations.HostOperation, sent_at: float | None) -> None:
     outcome = "done" if answered.refusal is None else str(answered.refusal.reason)
     ANSWERED.add(answered.kind, outcome)
+    # What a refusal says in words is for the job to tell; here it might be anything.
+    with _about(answer):
+        log.info("operation.answered", kind=answered.kind, outcome=outcome, host=answer.host)
     if sent_at is not None:
         LATENCY.observe(seconds() - sent_at, answered.kind)

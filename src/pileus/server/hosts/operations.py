@@ -1,5 +1,6 @@
 """Operations asked of hosts: the rows. Everything here runs inside the caller's transaction and talks to nobody."""
 
+import re
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
 
@@ -18,6 +19,8 @@ _operations = msgspec.json.Decoder(AnyOperation)
 _results = msgspec.json.Decoder(AnyResult)
 _refusals = msgspec.json.Decoder(Refusal)
 _encode = msgspec.json.Encoder().encode
+
+_UUID = re.compile(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}")
 
 PROGRESS_LENGTH = 255
 REFUSAL_LENGTH = 4000
@@ -45,6 +48,12 @@ class HostOperation:
     def topic(self) -> str:
         """What a job that waits for the answer naps on."""
         return f"operation:{self.operation_id}"
+
+
+def job_of(operation_id: str) -> str | None:
+    """UUID of the job that asked, as operations of jobs are named after theirs; None for others."""
+    head = operation_id.partition(".")[0]
+    return head if _UUID.fullmatch(head) else None
 
 
 @dataclass(frozen=True)

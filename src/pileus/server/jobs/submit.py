@@ -3,6 +3,7 @@
 from dataclasses import dataclass
 
 import msgspec
+import structlog
 from sqlalchemy import bindparam, or_, select, update
 
 from pileus.server.db import rows
@@ -17,6 +18,8 @@ from pileus.server.domain.ids import Id, Job
 from pileus.server.domain.job import Phase
 from pileus.server.jobs.plan import Plan
 from pileus.server.jobs.wakeup import announce
+
+log = structlog.get_logger(__name__)
 
 
 @dataclass(frozen=True)
@@ -81,6 +84,7 @@ def submit(
         deadline_at=tx.now + int(deadline_seconds * 1000),
         created_at=tx.now,
     )
+    tx.after_commit(lambda: log.info("job submitted", submitted=uuid, workflow=plan.workflow, command=command))
     tx.after_commit(announce)
     return JobRef(Id(job_id), uuid)
 
