@@ -40,6 +40,11 @@ def test_root_administrators_have_no_limits(api: Api, admin: Person) -> None:
         ({"timezone": "Mars/Olympus"}, "timezone"),
         ({"domainid": "nowhere"}, "domainid"),
         ({"email": ""}, "email"),
+        ({"email": "a@example.org\r\nBcc: all"}, "email"),
+        ({"firstname": " "}, "firstname"),
+        ({"lastname": "a\x00"}, "lastname"),
+        ({"networkdomain": "not a domain"}, "networkdomain"),
+        ({"networkdomain": "x.example\naddress=/#/192.0.2.1"}, "networkdomain"),
     ],
 )
 def test_what_is_wrong_with_a_new_account_is_named_and_nothing_stays(
@@ -236,6 +241,31 @@ def test_accounts_and_users_are_updated(api: Api, admin: Person) -> None:
     api.ok(admin, "updateUser", id=someone.user_id, **keys)
     assert api.call(Person("x", "", "", "k" * 40, "s" * 40), "listEvents").status_code == 200
     assert api.error(admin, "updateUser", id=2, **keys)[0] == 431
+
+
+def test_a_network_domain_is_one_wherever_it_is_given(api: Api, admin: Person) -> None:
+    someone = api.person("someone")
+    made = api.ok(admin, "createDomain", name="d", networkdomain="D.Example")["domain"]
+    assert made["networkdomain"] == "d.example"
+    for command, which in (
+        ("createDomain", {"name": "e"}),
+        ("updateDomain", {"id": made["id"]}),
+        ("updateAccount", {"id": someone.account_id}),
+    ):
+        code, text = api.error(admin, command, **which, networkdomain="-bad-.example\nserver=/#/192.0.2.1")
+        assert (code, "networkdomain" in text, "example.org" in text) == (431, True, True), command
+    told = api.ok(admin, "updateAccount", id=someone.account_id, networkdomain="a.example")["account"]
+    assert told["networkdomain"] == "a.example"
+    assert "networkdomain" not in api.ok(admin, "updateAccount", id=someone.account_id, networkdomain="")["account"]
+    assert api.ok(admin, "listDomains", name="e") == {}
+
+
+def test_what_a_user_is_called_stays_visible(api: Api, admin: Person) -> None:
+    someone = api.person("someone")
+    for wrong in ({"firstname": ""}, {"lastname": "  "}, {"email": "a\nb@example.org"}, {"timezone": "Europe"}):
+        code, text = api.error(admin, "updateUser", id=someone.user_id, **wrong)
+        assert (code, next(iter(wrong)) in text) == (431, True), wrong
+    assert api.ok(admin, "listUsers", id=someone.user_id)["user"][0]["firstname"] == "someone"
 
 
 def test_limits_nobody_set_follow_the_setting(api: Api, admin: Person) -> None:

@@ -17,6 +17,7 @@ from pileus.server.db.transaction import Tx
 from pileus.server.db.transition import transition
 from pileus.server.domain.account import ACCOUNT, ADMIN_ACCOUNT, UNLIMITED, AccountState, AccountType, Resource
 from pileus.server.domain.caller import Caller, Owner
+from pileus.server.domain.dns_name import dns_domain
 from pileus.server.domain.errors import ParameterError
 from pileus.server.domain.ids import Account, Id
 from pileus.server.domain.vm import VmState
@@ -73,7 +74,8 @@ def create(
     name = checked_name(name or username, "account")
     if accounts.named(tx, home, name) is not None:
         raise ParameterError(f"the domain has an account {name} already", parameter="account")
-    account_id = accounts.add(tx, name=name, type=int(kind), domain_id=home, network_domain=network_domain)
+    suffix = dns_domain(network_domain, "networkdomain") if network_domain else None
+    account_id = accounts.add(tx, name=name, type=int(kind), domain_id=home, network_domain=suffix)
     count.open_counts(tx, count.ACCOUNT, account_id, default_limits(tx, kind))
     row = _live(tx, account_id)
     _event(tx, caller, row, events.types.ACCOUNT_CREATE, f"creating account {name}")
@@ -117,7 +119,7 @@ def update(
             raise ParameterError(f"the domain has an account {new_name} already", parameter="newname")
         changes["name"] = new_name
     if network_domain is not None:
-        changes["network_domain"] = network_domain or None
+        changes["network_domain"] = dns_domain(network_domain, "networkdomain") if network_domain else None
     if changes:
         accounts.change(tx, row["id"], **changes)
     _event(tx, caller, row, events.types.ACCOUNT_UPDATE, f"updating account {row['name']}")

@@ -13,6 +13,7 @@ from pileus.server.db.tables.account import domain
 from pileus.server.db.transaction import Tx
 from pileus.server.domain.account import ROOT_DOMAIN, UNLIMITED, Resource
 from pileus.server.domain.caller import Caller, Owner
+from pileus.server.domain.dns_name import dns_domain
 from pileus.server.domain.errors import ParameterError
 from pileus.server.domain.ids import Domain, Id
 from pileus.server.jobs.submit import submit
@@ -33,8 +34,9 @@ def create(tx: Tx, caller: Caller, *, name: str, parent_id: int | None, network_
     path = f"{parent['path']}{name}/"
     if len(path) > LONGEST_PATH:
         raise ParameterError(f"the path of the domain is longer than {LONGEST_PATH} characters", parameter="name")
+    suffix = dns_domain(network_domain, "networkdomain") if network_domain else None
     domain_id = domains.add(
-        tx, name=name, parent_id=parent["id"], path=path, level=parent["level"] + 1, network_domain=network_domain
+        tx, name=name, parent_id=parent["id"], path=path, level=parent["level"] + 1, network_domain=suffix
     )
     count.open_counts(tx, count.DOMAIN, domain_id, dict.fromkeys(Resource, UNLIMITED))
     _event(tx, caller, events.types.DOMAIN_CREATE, f"creating domain {path}", domain_id)
@@ -59,7 +61,8 @@ def update(
             domains.change(tx, below["id"], path=path + below["path"][len(row["path"]) :])
         domains.change(tx, domain_id, name=name)
     if network_domain is not None:
-        domains.change(tx, domain_id, network_domain=network_domain or None)
+        suffix = dns_domain(network_domain, "networkdomain") if network_domain else None
+        domains.change(tx, domain_id, network_domain=suffix)
     _event(tx, caller, events.types.DOMAIN_UPDATE, f"updating domain {row['path']}", domain_id)
     return view(tx, caller, domain_id)
 

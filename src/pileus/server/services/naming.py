@@ -14,3 +14,10 @@ def checked_name(name: str, parameter: str) -> str:
     if any(unicodedata.category(character) in ("Cc", "Cs") for character in name):
         raise ParameterError(f"{parameter} holds a control character", parameter=parameter)
     return name
+
+
+def checked_text(text: str, parameter: str) -> str:
+    """The text, if there is something to see in it and no control character."""
+    if not text.strip() or any(unicodedata.category(character) in ("Cc", "Cs") for character in text):
+        raise ParameterError(f"{parameter} must not be empty nor hold a control character", parameter=parameter)
+    return text

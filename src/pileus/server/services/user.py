@@ -24,7 +24,7 @@ from pileus.server.domain.errors import InternalError, ParameterError
 from pileus.server.domain.ids import Id, User
 from pileus.server.jobs.submit import submit
 from pileus.server.services import session
-from pileus.server.services.naming import checked_name
+from pileus.server.services.naming import checked_name, checked_text
 from pileus.server.services.paging import bounds
 from pileus.server.services.privilege import require_over
 from pileus.server.workflows.account_close import disable_user
@@ -79,6 +79,8 @@ def add(
 ) -> int:
     """Insert a user of an account the caller was found to have power over; returns its key."""
     check_username(tx, of["domain_id"], username)
+    for text, parameter in ((firstname, "firstname"), (lastname, "lastname"), (email, "email")):
+        checked_text(text, parameter)
     user_id = users.add(
         tx,
         account_id=of["id"],
@@ -116,7 +118,7 @@ def update(
         changes["username"] = username
     for column, value in (("firstname", firstname), ("lastname", lastname), ("email", email)):
         if value is not None:
-            changes[column] = value
+            changes[column] = checked_text(value, column)
     if timezone is not None:
         changes["timezone"] = _timezone(timezone)
     if (api_key is None) != (secret_key is None):
