@@ -3,13 +3,17 @@
 from api_client import Api, Person
 from sqlalchemy import update
 
+from pileus.server.api.command import registry
 from pileus.server.db.tables.job import job
 from pileus.server.db.tables.offering import service_offering
 from pileus.server.db.tables.place import zone
 from pileus.server.db.tables.template import template
 from pileus.server.domain.caller import Owner
+from pileus.server.domain.ids import PortForwardingRule, PublicIp
 from pileus.server.events import job_failed
 from pileus.server.jobs.submit import submit
+from pileus.server.registered import register_all
+from pileus.server.services.job import INSTANCE_KINDS
 from pileus.server.workflows.account_close import disable_account
 from pileus.testing.world import World
 
@@ -77,6 +81,28 @@ def test_jobs_of_others_are_not_told(world: World, api: Api, admin: Person) -> N
     assert api.error(someone, "queryAsyncJobResult", jobid=started)[0] == 531
     assert api.error(someone, "queryAsyncJobResult", jobid="no-such-job")[0] == 431
     assert api.ok(someone, "listAsyncJobs") == {}
+
+
+def test_a_list_tells_of_a_job_only_those_who_may_ask_about_it(world: World, api: Api, admin: Person) -> None:
+    domain = api.ok(admin, "createDomain", name="d")["domain"]["id"]
+    chief = api.person("chief", domain=domain, kind=2)
+    someone = api.person("someone", domain=domain)
+    job_id = api.ok(admin, "disableAccount", id=someone.account_id, lock=False)["jobid"]
+    (shown,) = api.ok(admin, "listAccounts", id=someone.account_id)["account"]
+    assert (shown["jobid"], shown["jobstatus"]) == (job_id, 0)
+    assert api.error(chief, "queryAsyncJobResult", jobid=job_id)[0] == 531
+    (shown,) = api.ok(chief, "listAccounts", id=someone.account_id)["account"]
+    assert "jobid" not in shown
+
+
+def test_every_list_of_what_jobs_work_on_can_tell_of_them() -> None:
+    register_all()
+    worked_on = {spec.returns.kind for spec in registry.values() if spec.job} - {None}
+    assert worked_on <= set(INSTANCE_KINDS)
+    lists = {spec.returns.object_name: spec.returns.kind for spec in registry.values() if spec.is_list}
+    assert lists["publicipaddress"] is PublicIp
+    assert lists["ipforwardingrule"] is PortForwardingRule
+    assert set(INSTANCE_KINDS) <= set(lists.values())
 
 
 def test_open_jobs_are_listed_since_a_date_and_without_children(world: World, api: Api, admin: Person) -> None:

@@ -166,6 +166,8 @@ def test_an_address_that_is_being_released_is_not_released_twice(
     running_network(world, user, cloud.zone)
     extra = acquired(world, client, cloud)["id"]
     job = client.call("disassociateIpAddress", id=extra)["jobid"]
+    (shown,) = client.call("listPublicIpAddresses", id=extra)["publicipaddress"]
+    assert (shown["jobid"], shown["jobstatus"]) == (job, 0)
     with pytest.raises(Refused) as refused:
         client.call("disassociateIpAddress", id=extra)
     assert refused.value.code == 536

@@ -197,8 +197,11 @@ class Response:
 
     def __init_subclass__(cls, *, name: str, kind: type[Entity] | None = None, load: Loader | None = None) -> None:
         cls.object_name = name
-        cls.kind = kind
-        cls.load = staticmethod(load) if load is not None else None
+        # A response that extends another tells of the same kind of thing.
+        if kind is not None:
+            cls.kind = kind
+        if load is not None:
+            cls.load = staticmethod(load)
         cls.fields = tuple(
             ResponseField(
                 attribute, info.wire or attribute.replace("_", ""), info.wire_type, info.description, nested=info.nested

@@ -17,7 +17,7 @@ from pileus.server.auth.authenticators import names
 from pileus.server.config import keys
 from pileus.server.db.conflict import retried
 from pileus.server.db.transaction import Database, Tx
-from pileus.server.domain.caller import root_caller
+from pileus.server.domain.caller import Caller, root_caller
 from pileus.server.domain.errors import PileusError, Unauthorized, UnsupportedAction
 from pileus.server.meter import Counter, Histogram, seconds
 from pileus.server.services import job, session
@@ -109,7 +109,7 @@ class Dispatcher:
             entry = known or self._permitted(tx, request, spec)
             command = parse.resolve(prepared, tx, entry.caller)
             result = command.run(Call(tx, entry.caller, name, sessions.client_of(tx, request)))
-            answer = render.answer(spec, result, as_json=request.as_json, pending=_pending(tx, spec, result))
+            answer = render.answer(spec, result, as_json=request.as_json, pending=_pending(tx, entry.caller, spec, result))
         return answer, entry
 
     def _unit(self, spec: CommandSpec) -> AbstractContextManager[Tx]:
@@ -156,12 +156,12 @@ class Dispatcher:
         self.database.run(lambda tx: session.logout(tx, request.cookie(COOKIE)))
 
 
-def _pending(tx: Tx, spec: CommandSpec, result: Result) -> dict[str, str]:
+def _pending(tx: Tx, caller: Caller, spec: CommandSpec, result: Result) -> dict[str, str]:
     """Open jobs of the objects on a page."""
     if not isinstance(result, Page) or spec.returns.kind is None:
         return {}
     uuids = [str(view["id"]) for view in result.views if view.get("id")]
-    return job.pending_of(tx, spec.returns.kind, uuids) if uuids else {}
+    return job.pending_of(tx, caller, spec.returns.kind, uuids) if uuids else {}
 
 
 def _unavailable(entry: Entry, name: str) -> PileusError:

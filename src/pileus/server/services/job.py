@@ -118,10 +118,13 @@ def list_page(
     return _views(tx, rows), count
 
 
-def pending_of(tx: Tx, kind: type[Entity], uuids: list[str]) -> dict[str, str]:
-    """UUIDs of open jobs, by the UUID of what they work on."""
+def pending_of(tx: Tx, caller: Caller, kind: type[Entity], uuids: list[str]) -> dict[str, str]:
+    """UUIDs of open jobs, by the UUID of what they work on: those the caller may ask about."""
     names = INSTANCE_KINDS.get(kind)
-    return jobs.pending_of(tx, names, KINDS[kind].table, uuids) if names else {}
+    if names is None:
+        return {}
+    askable = visibility.scope(caller, list_all=True, tx=tx).where(jobs.account_column, jobs.domain_column)
+    return jobs.pending_of(tx, names, KINDS[kind].table, uuids, askable)
 
 
 def _status(row: RowMapping) -> JobStatus:

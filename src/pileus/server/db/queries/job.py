@@ -29,12 +29,14 @@ def list_page(tx: Tx, where: list[ColumnElement[bool]], *, offset: int, limit: i
     return page(tx, job, where, offset=offset, limit=limit)
 
 
-def pending_of(tx: Tx, names: tuple[str, ...], table: Table, uuids: list[str]) -> dict[str, str]:
-    """The UUID of the newest open job of each thing, by the thing's UUID."""
+def pending_of(
+    tx: Tx, names: tuple[str, ...], table: Table, uuids: list[str], where: list[ColumnElement[bool]]
+) -> dict[str, str]:
+    """The UUID of the newest open job of each thing, by the thing's UUID, among the jobs of `where`."""
     found = (
         select(table.c.uuid.label("thing"), job.c.uuid.label("job"))
         .join(table, table.c.id == job.c.instance_id)
-        .where(is_open, job.c.instance_kind.in_(names), is_top_level)
+        .where(is_open, job.c.instance_kind.in_(names), is_top_level, *where)
         .where(among(table.c.uuid, tx.connection.dialect.name))
         .order_by(job.c.id)
     )
