@@ -10,12 +10,20 @@ from pileus.server.db.tables.place import zone
 from pileus.server.db.tables.template import template
 from pileus.server.domain.caller import Owner
 from pileus.server.domain.ids import PortForwardingRule, PublicIp
-from pileus.server.events import job_failed
+from pileus.server.events import job_failed, job_started, record, types
+from pileus.server.jobs.context import Nap, StepContext
+from pileus.server.jobs.plan import Plan, step
 from pileus.server.jobs.submit import submit
+from pileus.server.main import _hooks
 from pileus.server.registered import register_all
 from pileus.server.services.job import INSTANCE_KINDS
 from pileus.server.workflows.account_close import disable_account
 from pileus.testing.world import World
+
+
+@step("test_job_api:waits")
+def waits(ctx: StepContext) -> None:
+    raise Nap(60)
 
 
 def test_a_job_is_pending_then_has_the_result_a_synchronous_call_would_have(
@@ -73,6 +81,50 @@ def test_a_failed_job_tells_code_and_text_and_leaves_an_error_event(world: World
     (error,) = api.ok(someone, "listEvents", level="ERROR")["event"]
     (began,) = [e for e in api.ok(someone, "listEvents", type="VM.CREATE")["event"] if e["state"] == "Scheduled"]
     assert (error["type"], error["parentid"]) == ("VM.CREATE", began["id"])
+
+
+def test_every_announced_job_tells_once_that_it_began(world: World, api: Api, admin: Person) -> None:
+    hooks = _hooks()
+    world.hooks.on_start += hooks.on_start
+    world.hooks.on_end += hooks.on_end
+    someone = api.person("someone")
+    cloud = world.cloud(hosts=1)
+    ids = {
+        "zoneid": world.uuid(zone, cloud.zone),
+        "serviceofferingid": world.uuid(service_offering, cloud.offering),
+        "templateid": world.uuid(template, cloud.template),
+    }
+    api.ok(someone, "deployVirtualMachine", **ids)
+    world.settle()
+    api.ok(admin, "disableAccount", id=someone.account_id, lock=False)
+    world.settle()
+
+    def told(type: str) -> list[dict[str, str]]:
+        return list(reversed(api.ok(admin, "listEvents", listall=True, type=type)["event"]))
+
+    for type in ("VM.CREATE", "ACCOUNT.DISABLE"):
+        scheduled, started, completed = told(type)
+        assert [one["state"] for one in (scheduled, started, completed)] == ["Scheduled", "Started", "Completed"]
+        assert started["parentid"] == completed["parentid"] == scheduled["id"]
+        assert started["level"] == "INFO"
+    assert told("ACCOUNT.DISABLE")[1]["description"] == "Began: disabling account someone"
+
+
+def test_a_job_that_waits_at_its_first_step_has_begun(world: World, api: Api, admin: Person) -> None:
+    world.hooks.on_start.append(job_started)
+    with api.database.write() as tx:
+        announced = record(
+            tx, type=types.VM_STOP, description="x", account_id=2, domain_id=1, user_id=2, state="Scheduled"
+        )
+        submit(tx, Plan("waits", (waits(),)), Owner(2, 1, 2), command="x", start_event_id=announced)
+    assert [one["state"] for one in api.ok(admin, "listEvents", type="VM.STOP")["event"]] == ["Scheduled"]
+    for _ in range(2):
+        assert world.engine.run_one()
+        assert [one["state"] for one in api.ok(admin, "listEvents", type="VM.STOP")["event"]] == [
+            "Started",
+            "Scheduled",
+        ]
+        world.clock.advance(61)
 
 
 def test_jobs_of_others_are_not_told(world: World, api: Api, admin: Person) -> None:

@@ -19,7 +19,7 @@ from pileus.server.config import keys, value
 from pileus.server.db.migrate import DatabaseTooNew, DatabaseTooOld, make_ready
 from pileus.server.db.transaction import Database, Tx
 from pileus.server.doors import Door
-from pileus.server.events import job_ended, job_failed
+from pileus.server.events import job_ended, job_failed, job_started
 from pileus.server.farm import Farm
 from pileus.server.first_start import admin_password
 from pileus.server.health import Health
@@ -41,6 +41,7 @@ from pileus.server.metrics import Metrics
 from pileus.server.registered import register_all
 from pileus.server.services import host, host_alert, vm_stats, vm_sync
 from pileus.server.settings import BadSettings, ServerSettings, from_file
+from pileus.server.workflows import vm_record
 from pileus.wire.messages import Happened, HostIntro, HostStats
 
 log = structlog.get_logger(__name__)
@@ -180,7 +181,13 @@ async def _until(stop: asyncio.Event) -> None:
 
 
 def _hooks() -> Hooks:
-    return Hooks(on_end=[job_ended, _count_end], on_failed=[job_failed], on_stuck=[_stuck])
+    return Hooks(on_start=[_began], on_end=[job_ended, _count_end], on_failed=[job_failed], on_stuck=[_stuck])
+
+
+def _began(tx: Tx, job: RowMapping) -> None:
+    # Guests' jobs say in their own words when they begin.
+    if job["instance_kind"] != vm_record.KIND:
+        job_started(tx, job)
 
 
 def _callbacks() -> Callbacks:

@@ -1,6 +1,6 @@
 """Events: written in the transaction of the change they tell of. Guide: "Event Logs"."""
 
 from pileus.server.events import types
-from pileus.server.events.write import job_ended, job_failed, record
+from pileus.server.events.write import job_ended, job_failed, job_started, record
 
-__all__ = ["job_ended", "job_failed", "record", "types"]
+__all__ = ["job_ended", "job_failed", "job_started", "record", "types"]

@@ -62,6 +62,15 @@ _TOLD = Prepared(
 )
 
 
+def job_started(tx: Tx, job: RowMapping) -> None:
+    """Write the STARTED event of a job that was announced, however often it is told that the job began.
+
+    `job` is the job's row. A job that was not announced goes on without one.
+    """
+    if job["start_event_id"] is not None and not is_told(tx, job["start_event_id"], STARTED):
+        _follow(tx, job, "Began: ", state=STARTED)
+
+
 def job_ended(tx: Tx, job: RowMapping) -> None:
     """Write the COMPLETED event of a job that succeeded without one: what it was to bring about had come by itself.
 
@@ -69,23 +78,8 @@ def job_ended(tx: Tx, job: RowMapping) -> None:
     """
     if job["start_event_id"] is None or job["phase"] != Phase.SUCCEEDED:
         return
-    if is_told(tx, job["start_event_id"], COMPLETED):
-        return
-    began = rows.one(tx, event, id=job["start_event_id"])
-    if began is None:
-        return
-    record(
-        tx,
-        type=began["type"],
-        description=f"Nothing was left to do: {began['description']}",
-        account_id=began["account_id"],
-        domain_id=began["domain_id"],
-        user_id=began["user_id"],
-        resource_kind=began["resource_kind"],
-        resource_id=began["resource_id"],
-        zone_id=began["zone_id"],
-        start_id=began["id"],
-    )
+    if not is_told(tx, job["start_event_id"], COMPLETED):
+        _follow(tx, job, "Nothing was left to do: ")
 
 
 def job_failed(tx: Tx, job: RowMapping) -> None:
@@ -93,19 +87,26 @@ def job_failed(tx: Tx, job: RowMapping) -> None:
 
     `job` is the job's row with its error. A job that began without an event ends without one.
     """
-    if job["start_event_id"] is None:
-        return
+    if job["start_event_id"] is not None:
+        _follow(tx, job, "Failed: ", f": {job['error_text']}", level=ERROR)
+
+
+def _follow(
+    tx: Tx, job: RowMapping, before: str, after: str = "", *, level: str = INFO, state: str = COMPLETED
+) -> None:
+    """An event that repeats what announced the job, with words before and after its text."""
     began = rows.one(tx, event, id=job["start_event_id"])
     if began is None:
         return
     record(
         tx,
         type=began["type"],
-        description=f"Failed: {began['description']}: {job['error_text']}",
+        description=f"{before}{began['description']}{after}",
         account_id=began["account_id"],
         domain_id=began["domain_id"],
         user_id=began["user_id"],
-        level=ERROR,
+        level=level,
+        state=state,
         resource_kind=began["resource_kind"],
         resource_id=began["resource_id"],
         zone_id=began["zone_id"],

@@ -65,8 +65,10 @@ JobHook = Callable[[Tx, RowMapping], None]
 
 @dataclass
 class Hooks:
-    """What others do when jobs end. An error in a hook counts as an error of the job's last step or undo."""
+    """What others do when jobs begin and end. An error in a hook counts as an error of the job's step or undo."""
 
+    on_start: list[JobHook] = field(default_factory=list)
+    """The first step is called, perhaps not for the first time; only for jobs that were announced by an event."""
     on_end: list[JobHook] = field(default_factory=list)
     """Succeeded or failed."""
     on_failed: list[JobHook] = field(default_factory=list)
@@ -248,6 +250,8 @@ class Engine:
         if not held.calls:
             self._succeed(tx, held)
             return None
+        if held.position == 0 and held.start_event_id is not None:
+            self._tell(tx, held, self.hooks.on_start)
         call = Call(tx, held)
         nap = self._attempt(call)
         if nap is not None:
