@@ -215,6 +215,21 @@ def test_failed_logins_are_bounded_per_user(api: Api, admin: Person, clock: Fake
     assert api.login("admin").status_code == 200
 
 
+def test_failed_logins_are_events_of_the_account_that_was_tried(api: Api, admin: Person) -> None:
+    someone = api.person("someone")
+    for _ in range(7):
+        api.login("someone", "canary-password")
+    api.login("canary-typed-as-a-name", "x")
+    mine = api.ok(someone, "listEvents", type="USER.LOGIN.FAILED")
+    assert mine["count"] == 5
+    assert {(one["level"], one["username"]) for one in mine["event"]} == {("WARN", "someone")}
+    assert "192.0.2.7" in mine["event"][0]["description"]
+    assert api.ok(admin, "listEvents", type="USER.LOGIN.FAILED") == {}
+    told = api.call(admin, "listEvents", listall=True).text
+    assert "not there" in told
+    assert "canary" not in told
+
+
 def test_failed_logins_are_bounded_per_address_not_by_what_a_client_says_it_is(api: Api, admin: Person) -> None:
     api.ok(admin, "updateConfiguration", name="incorrect.login.attempts.allowed", value="1")
 

@@ -17,7 +17,7 @@ from pileus.server.config import keys, value
 from pileus.server.db.queries import session as sessions
 from pileus.server.db.queries import user as users
 from pileus.server.db.transaction import Database, Tx
-from pileus.server.domain.account import ROLE_OF, AccountType
+from pileus.server.domain.account import ROLE_OF, ROOT_DOMAIN, SYSTEM_ACCOUNT, SYSTEM_USER, AccountType
 from pileus.server.domain.caller import Caller
 from pileus.server.domain.errors import PermissionDenied, Unauthorized
 from pileus.server.domain.ids import Id
@@ -80,6 +80,7 @@ def login(
         raise PermissionDenied("too many failed logins; try again later")
     # Nobody is asked less for a user that is not there: how long it takes must not tell.
     if not authenticators.confirmed(checks, _credentials(username, password, row)) or row is None:
+        database.run(lambda tx: _failed(tx, row, client))
         raise PermissionDenied("Failed to authenticate user; please check username, password and domain")
     user_id = row["id"]
 
@@ -169,7 +170,27 @@ def _open(tx: Tx, row: RowMapping) -> Opened:
     return Opened(token, key, view)
 
 
-def _event(tx: Tx, row: RowMapping, event_type: str, description: str) -> None:
+def _failed(tx: Tx, row: RowMapping | None, client: str) -> None:
+    """Tell the account whose user was tried; for a user that is not there, the cloud's own.
+
+    Both cost the same, and what was typed as a name stands nowhere: it may have been the password. Attempts beyond the
+    bound are not told of, so nobody fills the log.
+    """
+    if row is not None:
+        _event(tx, row, events.types.USER_LOGIN_FAILED, f"a login of this user from {client} has failed", level="WARN")
+        return
+    events.record(
+        tx,
+        type=events.types.USER_LOGIN_FAILED,
+        description=f"a login from {client} of a user that is not there, or is disabled, has failed",
+        account_id=SYSTEM_ACCOUNT,
+        domain_id=ROOT_DOMAIN,
+        user_id=SYSTEM_USER,
+        level="WARN",
+    )
+
+
+def _event(tx: Tx, row: RowMapping, event_type: str, description: str, *, level: str = "INFO") -> None:
     events.record(
         tx,
         type=event_type,
@@ -177,6 +198,7 @@ def _event(tx: Tx, row: RowMapping, event_type: str, description: str) -> None:
         account_id=row["account_id"],
         domain_id=row["domain_id"],
         user_id=row["id"],
+        level=level,
     )
 
 
