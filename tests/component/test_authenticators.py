@@ -14,6 +14,7 @@ from structlog.testing import capture_logs
 
 from pileus.server.auth import directory, passwords
 from pileus.server.auth.authenticators import Check, Credentials, Unavailable
+from pileus.server.config import change, keys
 from pileus.server.db.tables.account import users
 
 LDAP_PASSWORD = "known to the directory"
@@ -238,7 +239,9 @@ def test_no_verifier_of_an_md5_is_stored_while_such_clients_are_not_admitted(api
 
 
 def test_an_authenticator_that_is_not_installed_is_passed_over_and_logged(api: Api, admin: Person) -> None:
-    setting(api, admin, "user.authenticators.order", "nosuch, local")
+    # A setting names who is installed; whoever was then may be gone since.
+    with api.database.write() as tx:
+        change(tx, keys.user_authenticators_order, "nosuch, local", user_id=2)
     with capture_logs() as lines:
         assert code(api, "admin", PASSWORD) == 200
     assert [line["authenticator"] for line in lines if "authenticator" in line] == ["nosuch"]

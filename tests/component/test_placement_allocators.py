@@ -10,7 +10,7 @@ from sqlalchemy import insert, select, update
 from structlog.testing import capture_logs
 from vm_setup import deployed, row_of, steady_cloud
 
-from pileus.server.config import change, keys
+from pileus.server.config import change, every, keys
 from pileus.server.config.key import Key
 from pileus.server.db.tables.host import host, host_capacity, storage_pool, storage_pool_tag
 from pileus.server.db.tables.template import os_type
@@ -203,7 +203,7 @@ def test_a_changed_factor_of_over_provisioning_counts_from_the_next_recount_on(w
 
 
 def test_memory_is_never_over_provisioned(world: World, cloud: Cloud) -> None:
-    setting(world, keys.mem_overprovisioning_factor, "2")
+    setting(world, every["mem.overprovisioning.factor"], "2")
     world.reconcile("capacity")
 
     with world.db.write() as tx:

@@ -8,9 +8,11 @@ import pytest
 from sqlalchemy import insert, select, update
 from vm_setup import deployed, refuse, row_of, steady_cloud, submitted
 
+from pileus.server.config import change, keys
 from pileus.server.db.queries import vm as vms
 from pileus.server.db.tables.event import event
 from pileus.server.db.tables.host import host
+from pileus.server.db.tables.network import nic
 from pileus.server.db.tables.offering import service_offering
 from pileus.server.db.tables.place import zone
 from pileus.server.db.tables.template import template, template_copy
@@ -26,6 +28,7 @@ from pileus.server.domain.errors import (
     PileusError,
 )
 from pileus.server.domain.vm import VmState
+from pileus.server.hosts.operations import Waiting
 from pileus.server.services import vm as vm_service
 from pileus.server.services.vm_deploy import MOST_USER_DATA_BYTES
 from pileus.testing import World
@@ -98,6 +101,30 @@ def test_a_data_disk_takes_the_size_asked_for(world: World, cloud: Cloud, alice:
     ]
     assert rows[1]["size_bytes"] == 3 * GIB
     world.assert_nothing_left()
+
+
+def test_cards_have_the_rates_of_the_settings_where_no_offering_sets_one(
+    world: World, cloud: Cloud, alice: Caller
+) -> None:
+    with world.db.write() as tx:
+        change(tx, keys.vm_network_throttling_rate, "7", user_id=2)
+        change(tx, keys.network_throttling_rate, "9", user_id=2)
+    started: list[StartVm] = []
+
+    def look(waiting: Waiting) -> None:
+        if isinstance(waiting.operation, StartVm):
+            started.append(waiting.operation)
+
+    world.instead = look
+    vm_id = deployed(world, alice, cloud)
+    with world.db.write() as tx:
+        vm_service.stop(tx, alice, vm_id, forced=False)
+    world.settle()
+    with world.db.write() as tx:
+        tx.execute(update(nic).where(nic.c.vm_id == vm_id).values(is_default=0))
+        vm_service.start(tx, alice, vm_id, host_id=None)
+    world.settle()
+    assert [operation.vm.nics[0].rate_mbps for operation in started] == [7, 9]
 
 
 def test_a_guest_may_be_created_without_being_started(world: World, cloud: Cloud, alice: Caller) -> None:

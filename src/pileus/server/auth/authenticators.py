@@ -14,6 +14,7 @@ import structlog
 from pileus.server.auth import passwords
 from pileus.server.config import keys, value
 from pileus.server.db.transaction import Tx
+from pileus.server.domain.errors import ParameterError
 
 GROUP = "pileus.server.authenticators"
 
@@ -69,6 +70,19 @@ def confirmed(checks: list[tuple[str, Check]], credentials: Credentials) -> bool
 def names(order: str) -> list[str]:
     """Names of a list that is separated by commas."""
     return [name.strip().lower() for name in order.split(",") if name.strip()]
+
+
+def check_order(order: str) -> None:
+    """431 for an order that names nobody, or somebody who is not installed: a slip would let no one in."""
+    installed = sorted({entry.name for entry in entry_points(group=GROUP)})
+    wanted = names(order)
+    strangers = [name for name in wanted if name not in installed]
+    if strangers or not wanted:
+        what = f"; {strangers[0]!r} is not installed" if strangers else ""
+        raise ParameterError(
+            f"{keys.user_authenticators_order.name} names at least one of {', '.join(installed)}{what}",
+            parameter="value",
+        )
 
 
 def local(tx: Tx) -> Check:

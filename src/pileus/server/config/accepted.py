@@ -34,6 +34,7 @@ ACCEPTED = unused(
         ADVANCED,
         "seconds for which a stopped machine still counts on its last host",
     ),
+    boolean("check.pod.cidrs", True, ADVANCED, "whether the address ranges of pods may not overlap"),
     integer("cluster.message.timeout.seconds", 300, ADVANCED, "seconds a message between management servers may take"),
     integer("cmd.wait", 7200, ADVANCED, "seconds a command to a host may take"),
     integer("consoleproxy.capacity.standby", 10, CONSOLE_PROXY, "console sessions to hold ready"),
@@ -70,6 +71,7 @@ ACCEPTED = unused(
         "consoleproxy.session.timeout", 300000, CONSOLE_PROXY, "milliseconds after which an idle console session ends"
     ),
     text("consoleproxy.url.domain", "realhostip.com", CONSOLE_PROXY, "domain in the addresses of console proxies"),
+    text("control.cidr", "169.254.0.0/16", ADVANCED, "network between hosts and system VMs"),
     text("control.gateway", "169.254.0.1", ADVANCED, "gateway of the network between hosts and system VMs"),
     integer("copy.volume.wait", 10800, STORAGE, "seconds the copy of a volume may take"),
     integer(
@@ -122,6 +124,7 @@ ACCEPTED = unused(
     boolean("firewall.rule.ui.enabled", False, NETWORK, "whether the user interface shows firewall rules"),
     text("guest.ip.network", "10.1.1.1", NETWORK, "first address of guest networks"),
     text("guest.netmask", "255.255.255.0", NETWORK, "netmask of guest networks"),
+    integer("guest.vlan.bits", 12, NETWORK, "bits of the largest VLAN id of a zone", least=1, most=24),
     integer(
         "host.capacity.checker.interval",
         3600,
@@ -130,12 +133,32 @@ ACCEPTED = unused(
         least=1,
     ),
     integer("host.capacity.checker.wait", 3600, ADVANCED, "seconds before the first recount of the capacity of hosts"),
+    text(
+        "host.capacityType.to.order.clusters",
+        "CPU",
+        ADVANCED,
+        "what decides the order in which clusters are tried, CPU or RAM",
+        choices=("CPU", "RAM"),
+    ),
+    integer("host.retry", 2, ADVANCED, "how many hosts are tried for one machine"),
+    integer("host.stats.interval", 60000, ADVANCED, "milliseconds between two reports of a host", least=1),
+    text("hypervisor.list", "KVM,XenServer,VMware,Simulator", ADVANCED, "hypervisors this cloud may use"),
+    integer(
+        "investigate.retry.interval",
+        60,
+        ADVANCED,
+        "seconds between two attempts to find out the state of a silent host",
+        least=1,
+    ),
     text("json.content.type", "application/json; charset=UTF-8", ADVANCED, "content type of JSON answers"),
     text("kvm.guest.network.device", "", ADVANCED, "bridge of guest traffic on KVM hosts"),
     text("kvm.private.network.device", "", ADVANCED, "bridge of private traffic on KVM hosts"),
     text("kvm.public.network.device", "", ADVANCED, "bridge of public traffic on KVM hosts"),
     integer("linkLocalIp.nums", 10, ADVANCED, "bits of the link-local addresses of a host"),
     text("management.network.cidr", "", ADVANCED, "networks of the management servers"),
+    number(
+        "mem.overprovisioning.factor", 1.0, ADVANCED, "how many times the memory of a host may be claimed", least=1.0
+    ),
     integer("migrate.retry.interval", 120, ADVANCED, "seconds between two attempts to migrate a machine", least=1),
     integer("migratewait", 3600, ADVANCED, "seconds the migration of a machine may take"),
     text("mount.parent", "/var/lib/cloud/mnt", ADVANCED, "directory under which the server mounts secondary storage"),
@@ -208,11 +231,25 @@ ACCEPTED = unused(
     text("ovm.guest.network.device", "", ADVANCED, "bridge of guest traffic on OVM hosts"),
     text("ovm.private.network.device", "", ADVANCED, "bridge of private traffic on OVM hosts"),
     text("ovm.public.network.device", "", ADVANCED, "bridge of public traffic on OVM hosts"),
+    integer("ping.interval", 60, ADVANCED, "seconds between two signs of life of an agent", least=1),
+    number(
+        "ping.timeout", 2.5, ADVANCED, "how many signs of life may be missing before a host counts as silent", least=1.0
+    ),
     text("remote.access.vpn.client.iprange", "10.1.2.1-10.1.2.8", NETWORK, "addresses given to VPN clients"),
     integer("remote.access.vpn.psk.length", 24, NETWORK, "characters of a VPN's pre-shared key"),
     integer("remote.access.vpn.user.limit", 8, NETWORK, "VPN users an account may have"),
+    integer(
+        "restart.retry.interval",
+        600,
+        ADVANCED,
+        "seconds between two attempts to restart a machine of a lost host",
+        least=1,
+    ),
     integer("router.cleanup.interval", 3600, ADVANCED, "seconds between two looks for routers nobody uses", least=1),
+    integer("router.cpu.mhz", 500, ADVANCED, "CPU of a virtual router, in MHz"),
     integer("router.extra.public.nics", 2, ADVANCED, "public NICs a virtual router has ready"),
+    integer("router.ram.size", 128, ADVANCED, "memory of a virtual router, in MB"),
+    integer("router.stats.interval", 300, ADVANCED, "seconds between two reports of a virtual router", least=1),
     integer("router.template.id", 1, ADVANCED, "template of virtual routers"),
     boolean("secondary.storage.vm", False, HIDDEN, "whether secondary storage is served by system VMs"),
     integer("secstorage.capacity.standby", 10, ADVANCED, "secondary storage sessions to hold ready"),
@@ -237,17 +274,25 @@ ACCEPTED = unused(
     integer("snapshot.max.monthly", 8, SNAPSHOTS, "most monthly snapshots of a volume"),
     integer("snapshot.max.weekly", 8, SNAPSHOTS, "most weekly snapshots of a volume"),
     integer("snapshot.poll.interval", 300, SNAPSHOTS, "seconds between two looks for snapshots to take", least=1),
+    integer("start.retry", 10, ADVANCED, "how many times the start of a machine is tried"),
+    integer("stop.retry.interval", 600, ADVANCED, "seconds between two attempts to stop a machine", least=1),
+    boolean("storage.cleanup.enabled", True, ADVANCED, "whether volumes that nobody needs are deleted"),
     integer("storage.pool.max.waitseconds", 3600, STORAGE, "seconds to wait for the lock of a storage pool"),
+    integer("storage.stats.interval", 60000, STORAGE, "milliseconds between two reports of a storage pool", least=1),
+    integer("sync.interval", 60, ADVANCED, "seconds between two comparisons of hosts with the database", least=1),
     boolean("system.vm.auto.reserve.capacity", True, ADVANCED, "whether capacity is held back for system VMs"),
+    boolean("system.vm.use.local.storage", False, ADVANCED, "whether system VMs use local storage"),
     integer(
         "task.cleanup.retry.interval", 600, ADVANCED, "seconds between two attempts to clean up after a task", least=1
     ),
     integer("total.retries", 4, STORAGE, "how many times a storage command is tried"),
+    integer("update.wait", 600, ADVANCED, "seconds a change of a host may take"),
     text("usage.aggregation.timezone", "GMT", PREMIUM, "time zone of usage records"),
     text("usage.execution.timezone", "", PREMIUM, "time zone of the time at which usage is computed"),
     integer("usage.stats.job.aggregation.range", 1440, PREMIUM, "minutes between two computations of usage"),
     text("usage.stats.job.exec.time", "00:15", PREMIUM, "time of day at which usage is computed"),
     boolean("use.external.dns", False, ADVANCED, "whether guests ask outside DNS servers and not their router"),
+    boolean("use.local.storage", False, PREMIUM, "whether machines use local storage"),
     boolean(
         "use.user.concentrated.pod.allocation",
         True,
@@ -262,6 +307,7 @@ ACCEPTED = unused(
         "vm.op.lock.state.retry", 5, ADVANCED, "how many times a state is tried to be locked, -1 for ever", least=-1
     ),
     integer("vm.op.wait.interval", 120, ADVANCED, "seconds between two looks at a pending operation", least=1),
+    integer("vm.stats.interval", 60000, ADVANCED, "milliseconds between two reports of a machine", least=1),
     integer(
         "vm.tranisition.wait.interval", 3600, ADVANCED, "seconds a machine may be in a transitional state", least=1
     ),

@@ -1,5 +1,6 @@
 """What a setting is: a typed key that reads its stored text, and refuses text that it cannot use."""
 
+import ipaddress
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Generic, TypeVar
@@ -115,16 +116,31 @@ def text(
     description: str,
     *,
     choices: tuple[str, ...] = (),
+    check: Callable[[str, str], object] | None = None,
     secret: bool = False,
 ) -> Key[str]:
-    """Text; one of `choices` if there are any."""
+    """Text; one of `choices` if there are any. `check` is given the text and the setting's name, and may refuse it."""
 
     def read(stored: str) -> str:
         if choices and stored not in choices:
             raise ParameterError(f"{name} must be one of {', '.join(choices)}, not {stored!r}", parameter="value")
+        if check is not None and stored:
+            check(stored, name)
         return stored
 
     return _declare(Key(name, default, category, description, read, secret=secret))
+
+
+def cidrs(stored: str, name: str) -> None:
+    """Refuse what is no list of networks separated by commas."""
+    for one in stored.split(","):
+        try:
+            ipaddress.ip_network(one.strip(), strict=False)
+        except ValueError:
+            raise ParameterError(
+                f"{name} must hold networks such as 192.0.2.0/24, separated by commas; got {one.strip()!r}",
+                parameter="value",
+            ) from None
 
 
 def unused(*keys: Key[Any]) -> tuple[Key[Any], ...]:

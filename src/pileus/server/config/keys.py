@@ -9,14 +9,15 @@ from pileus.server.config.key import (
     ALERT,
     HIDDEN,
     NETWORK,
-    PREMIUM,
     STORAGE,
     USAGE,
     boolean,
+    cidrs,
     integer,
     number,
     text,
 )
+from pileus.server.domain.dns_name import dns_domain
 
 account_cleanup_interval = integer(
     "account.cleanup.interval", 86400, ADVANCED, "seconds between two clean-ups of removed accounts", least=1
@@ -59,9 +60,7 @@ api_allowed_origins = text(
 capacity_check_period = integer(
     "capacity.check.period", 300000, USAGE, "milliseconds between two checks of the cloud's capacity", least=1
 )
-check_pod_cidrs = boolean("check.pod.cidrs", True, ADVANCED, "whether the address ranges of pods may not overlap")
 cloud_identifier = text("cloud.identifier", "", HIDDEN, "a name for this cloud, given when it is made")
-control_cidr = text("control.cidr", "169.254.0.0/16", ADVANCED, "network between hosts and system VMs")
 cpu_capacity_threshold = number(
     "cpu.capacity.threshold", 0.85, USAGE, "share of claimed CPU above which an alert is raised", most=1.0
 )
@@ -84,9 +83,12 @@ expunge_interval = integer(
 )
 expunge_workers = integer("expunge.workers", 1, ADVANCED, "how many machines may be expunged at the same time", least=1)
 guest_domain_suffix = text(
-    "guest.domain.suffix", "cloud.internal", NETWORK, "DNS suffix of guest networks that name none"
+    "guest.domain.suffix",
+    "cloud.internal",
+    NETWORK,
+    "DNS suffix of guest networks that name none",
+    check=dns_domain,
 )
-guest_vlan_bits = integer("guest.vlan.bits", 12, NETWORK, "bits of the largest VLAN id of a zone", least=1, most=24)
 host = text("host", "localhost", ADVANCED, "address at which agents and system VMs reach the management server")
 host_allocators_order = text(
     "host.allocators.order",
@@ -96,18 +98,6 @@ host_allocators_order = text(
     " those that are equal to the ones before it; ospreference, algorithm (the one of vm.allocation.algorithm),"
     " firstfit, vertical, horizontal, random, userdispersing, and what else is installed",
 )
-host_capacityType_to_order_clusters = text(
-    "host.capacityType.to.order.clusters",
-    "CPU",
-    ADVANCED,
-    "what decides the order in which clusters are tried, CPU or RAM",
-    choices=("CPU", "RAM"),
-)
-host_retry = integer("host.retry", 2, ADVANCED, "how many hosts are tried for one machine")
-host_stats_interval = integer(
-    "host.stats.interval", 60000, ADVANCED, "milliseconds between two reports of a host", least=1
-)
-hypervisor_list = text("hypervisor.list", "KVM,XenServer,VMware,Simulator", ADVANCED, "hypervisors this cloud may use")
 incorrect_login_attempts_allowed = integer(
     "incorrect.login.attempts.allowed",
     5,
@@ -118,13 +108,6 @@ incorrect_login_attempts_allowed = integer(
 instance_name = text("instance.name", "VM", ADVANCED, "suffix of the instance names of guests")
 integration_api_port = integer(
     "integration.api.port", 0, ADVANCED, "port of the API without authentication, 0 for none", most=65535
-)
-investigate_retry_interval = integer(
-    "investigate.retry.interval",
-    60,
-    ADVANCED,
-    "seconds between two attempts to find out the state of a silent host",
-    least=1,
 )
 job_cancel_threshold_minutes = integer(
     "job.cancel.threshold.minutes", 60, ADVANCED, "minutes a job may take before it is reported"
@@ -180,9 +163,6 @@ max_template_iso_size = integer(
     "max.template.iso.size", 50, ADVANCED, "largest template or ISO that may be downloaded, in GB"
 )
 max_volume_size_gb = integer("max.volume.size.gb", 2000, STORAGE, "largest volume, in GB")
-mem_overprovisioning_factor = number(
-    "mem.overprovisioning.factor", 1.0, ADVANCED, "how many times the memory of a host may be claimed", least=1.0
-)
 memory_capacity_threshold = number(
     "memory.capacity.threshold", 0.85, USAGE, "share of claimed memory above which an alert is raised", most=1.0
 )
@@ -196,11 +176,7 @@ network_guest_cidr_limit = integer(
     "network.guest.cidr.limit", 22, NETWORK, "shortest prefix a guest network may have", least=1, most=32
 )
 network_throttling_rate = integer(
-    "network.throttling.rate", 200, NETWORK, "default rate of a guest network, in megabits per second"
-)
-ping_interval = integer("ping.interval", 60, ADVANCED, "seconds between two signs of life of an agent", least=1)
-ping_timeout = number(
-    "ping.timeout", 2.5, ADVANCED, "how many signs of life may be missing before a host counts as silent", least=1.0
+    "network.throttling.rate", 200, NETWORK, "default rate of a machine's other NICs, in Mb/s, 0 for any"
 )
 port = integer("port", 8250, ADVANCED, "port at which agents reach the management server", least=1, most=65535)
 primary_storage_download_wait = integer(
@@ -213,21 +189,15 @@ private_ip_capacity_threshold = number(
     "share of used private addresses above which an alert is raised",
     most=1.0,
 )
-proxy_cidr = text("proxy.cidr", "", ADVANCED, "addresses of proxies whose X-Forwarded-For is believed, as CIDRs")
+proxy_cidr = text(
+    "proxy.cidr", "", ADVANCED, "addresses of proxies whose X-Forwarded-For is believed, as CIDRs", check=cidrs
+)
 public_ip_capacity_threshold = number(
     "public.ip.capacity.threshold",
     0.85,
     USAGE,
     "share of used public addresses above which an alert is raised",
     most=1.0,
-)
-restart_retry_interval = integer(
-    "restart.retry.interval", 600, ADVANCED, "seconds between two attempts to restart a machine of a lost host", least=1
-)
-router_cpu_mhz = integer("router.cpu.mhz", 500, ADVANCED, "CPU of a virtual router, in MHz")
-router_ram_size = integer("router.ram.size", 128, ADVANCED, "memory of a virtual router, in MB")
-router_stats_interval = integer(
-    "router.stats.interval", 300, ADVANCED, "seconds between two reports of a virtual router", least=1
 )
 secondary_storage_capacity_threshold = number(
     "secondary.storage.capacity.threshold",
@@ -241,15 +211,12 @@ secstorage_allowed_internal_sites = text(
     "",
     ADVANCED,
     "networks of ours from which templates may be downloaded, as CIDRs",
+    check=cidrs,
 )
 session_idle_timeout = integer(
     "session.idle.timeout", 1800, ADVANCED, "seconds after which an idle login ends", least=1
 )
 session_length = integer("session.length", 86400, ADVANCED, "seconds after which any login ends", least=1)
-start_retry = integer("start.retry", 10, ADVANCED, "how many times the start of a machine is tried")
-stop_retry_interval = integer(
-    "stop.retry.interval", 600, ADVANCED, "seconds between two attempts to stop a machine", least=1
-)
 storage_allocators_order = text(
     "storage.allocators.order",
     "firstfit",
@@ -267,9 +234,6 @@ storage_allocated_capacity_threshold = number(
 storage_capacity_threshold = number(
     "storage.capacity.threshold", 0.85, USAGE, "share of used storage above which an alert is raised", most=1.0
 )
-storage_cleanup_enabled = boolean(
-    "storage.cleanup.enabled", True, ADVANCED, "whether volumes that nobody needs are deleted"
-)
 storage_cleanup_interval = integer(
     "storage.cleanup.interval", 86400, ADVANCED, "seconds between two looks for volumes to delete", least=1
 )
@@ -281,20 +245,9 @@ storage_overprovisioning_factor = number(
     "how many times the space of a storage pool may be claimed",
     least=1.0,
 )
-storage_stats_interval = integer(
-    "storage.stats.interval", 60000, STORAGE, "milliseconds between two reports of a storage pool", least=1
-)
 storage_template_cleanup_enabled = boolean(
     "storage.template.cleanup.enabled", True, STORAGE, "whether templates that no volume uses leave primary storage"
 )
-sync_interval = integer(
-    "sync.interval", 60, ADVANCED, "seconds between two comparisons of hosts with the database", least=1
-)
-system_vm_use_local_storage = boolean(
-    "system.vm.use.local.storage", False, ADVANCED, "whether system VMs use local storage"
-)
-update_wait = integer("update.wait", 600, ADVANCED, "seconds a change of a host may take")
-use_local_storage = boolean("use.local.storage", False, PREMIUM, "whether machines use local storage")
 user_authenticators_order = text(
     "user.authenticators.order",
     "local",
@@ -314,10 +267,10 @@ vm_allocation_algorithm = text(
     choices=("random", "firstfit", "vertical", "horizontal", "userdispersing"),
 )
 vm_network_throttling_rate = integer(
-    "vm.network.throttling.rate", 200, NETWORK, "default rate of a machine's default NIC, in megabits per second"
-)
-vm_stats_interval = integer(
-    "vm.stats.interval", 60000, ADVANCED, "milliseconds between two reports of a machine", least=1
+    "vm.network.throttling.rate",
+    200,
+    NETWORK,
+    "default rate of a machine's default NIC, in Mb/s, 0 for any",
 )
 wait = integer("wait", 1800, ADVANCED, "seconds a host may take to answer an operation")
 workers = integer("workers", 5, ADVANCED, "worker threads of a management server", least=1)

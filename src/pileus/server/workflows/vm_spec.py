@@ -33,7 +33,12 @@ def spec(tx: Tx, row: RowMapping, life: Life) -> VmSpec:
         cpu_mhz=offering["cpu_mhz"],
         ram_mib=offering["ram_mib"],
         disks=volumes.disk_specs(tx, row["id"]),
-        nics=nics.specs(tx, row["id"], rate_mbps=value(tx, keys.vm_network_throttling_rate)),
+        nics=nics.specs(
+            tx,
+            row["id"],
+            rate_mbps=value(tx, keys.vm_network_throttling_rate),
+            other_rate_mbps=value(tx, keys.network_throttling_rate),
+        ),
         vnc_password=row["vnc_password"],
         limit_cpu=bool(offering["limit_cpu"]),
         os_type="" if os is None else os["name"],

@@ -76,11 +76,11 @@ def release_all(tx: Tx, vm_id: int) -> tuple[int, ...]:
     return tuple(found)
 
 
-def specs(tx: Tx, vm_id: int, *, rate_mbps: int = 0) -> tuple[NicSpec, ...]:
+def specs(tx: Tx, vm_id: int, *, rate_mbps: int = 0, other_rate_mbps: int = 0) -> tuple[NicSpec, ...]:
     """The cards as hosts see them, in the order of the devices.
 
-    `rate_mbps` is the speed limit where no offering sets one (0: none). `ResourceUnavailable` while a network of
-    them is not implemented.
+    `rate_mbps` is the speed limit of the default card where no offering sets one, `other_rate_mbps` that of the other
+    cards (0: none). `ResourceUnavailable` while a network of them is not implemented.
     """
     found = []
     for row in _SPECS.all(tx, the_vm_id=vm_id):
@@ -91,7 +91,7 @@ def specs(tx: Tx, vm_id: int, *, rate_mbps: int = 0) -> tuple[NicSpec, ...]:
                 raise ResourceUnavailable(f"network {row['network_name']} is not implemented")
             traffic = Traffic.GUEST if row["guest_ip_type"] == "Virtual" else Traffic.PUBLIC
             ref = NetworkRef(traffic, Isolation(row["isolation"]), row["vnet"] or 0)
-        limits = (row["vm_rate"], row["network_rate"], rate_mbps)
+        limits = (row["vm_rate"], row["network_rate"], rate_mbps if row["is_default"] else other_rate_mbps)
         found.append(
             NicSpec(
                 mac=row["mac"],
