@@ -6,6 +6,7 @@ from api_client import Api, Person
 from pileus.server import config
 from pileus.server.db.tables.setting import setting, setting_change
 from pileus.server.db.transaction import Database
+from pileus.testing.clock import FakeClock
 
 
 def value_in(db: Database) -> int:
@@ -48,6 +49,12 @@ def test_a_change_is_seen_inside_its_own_unit_of_work_and_forgotten_when_it_fail
         ("vm.allocation.algorithm", "best"),
         ("integration.api.port", "70000"),
         ("no.such.setting", "1"),
+        ("proxy.cidr", "192.0.2.0/33"),
+        ("proxy.cidr", "10.0.0.0/8,"),
+        ("secstorage.allowed.internal.sites", "localhost"),
+        ("guest.domain.suffix", "x\nserver=/#/192.0.2.1"),
+        ("user.authenticators.order", ","),
+        ("user.authenticators.order", "local,kerberos"),
     ],
 )
 def test_a_value_that_a_setting_cannot_have_is_refused(api: Api, admin: Person, name: str, value: str) -> None:
@@ -68,6 +75,38 @@ def test_who_changed_what_is_kept_but_not_the_values_of_secrets(api: Api, admin:
         ("alert.smtp.password", None, None, 2),
     ]
     assert "canary-secret" not in str(told) + listed + events + str(history)
+
+
+def test_administrators_see_who_changed_what_and_when(api: Api, admin: Person, clock: FakeClock) -> None:
+    deputy = api.person("deputy", kind=1)
+    api.ok(admin, "updateConfiguration", name="expunge.delay", value="60")
+    clock.advance(86400)
+    api.ok(deputy, "updateConfiguration", name="expunge.delay", value="90")
+    api.ok(admin, "updateConfiguration", name="alert.smtp.password", value="canary-secret")
+    api.ok(deputy, "updateConfiguration", name="expunge.delay")
+    told = api.ok(admin, "listConfigurationChanges")
+    assert (told["count"], "canary" in str(told)) == (4, False)
+    seen = [
+        (one["name"], one.get("oldvalue"), one.get("newvalue"), one["username"], one["account"])
+        for one in told["configurationchange"]
+    ]
+    assert seen == [
+        ("expunge.delay", "90", None, "deputy", "deputy"),
+        ("alert.smtp.password", None, None, "admin", "admin"),
+        ("expunge.delay", "60", "90", "deputy", "deputy"),
+        ("expunge.delay", None, "60", "admin", "admin"),
+    ]
+    first = told["configurationchange"][-1]["changed"]
+    narrowed = {
+        "name": ({"name": "alert.smtp.password"}, 1),
+        "keyword": ({"keyword": "EXPUNGE"}, 3),
+        "end": ({"enddate": first}, 1),
+        "start": ({"startdate": "2999-01-01"}, 0),
+        "page": ({"page": 2, "pagesize": 3}, 4),
+    }
+    for why, (params, count) in narrowed.items():
+        assert api.ok(admin, "listConfigurationChanges", **params).get("count", 0) == count, why
+    assert api.error(admin, "listConfigurationChanges", name="no.such.setting")[0] == 431
 
 
 def test_hidden_settings_are_not_listed(api: Api, admin: Person) -> None:

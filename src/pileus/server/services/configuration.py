@@ -1,11 +1,18 @@
 """Settings as administrators see and change them."""
 
+from collections.abc import Mapping
 from typing import Any
 
+from sqlalchemy import ColumnElement, RowMapping
+
 from pileus.server import events
-from pileus.server.config import Key, change, every, is_used, text_of
+from pileus.server.auth import authenticators
+from pileus.server.config import Key, change, every, is_used, keys, text_of
 from pileus.server.config.key import HIDDEN
 from pileus.server.db.queries import count
+from pileus.server.db.queries.page import like, page, related
+from pileus.server.db.tables.account import account, users
+from pileus.server.db.tables.setting import setting_change
 from pileus.server.db.transaction import Tx
 from pileus.server.domain.account import AccountType
 from pileus.server.domain.caller import Caller
@@ -17,9 +24,18 @@ _RESOURCES = {key.name: resource for resource, key in LIMIT_KEYS.items()}
 
 
 def list_page(
-    tx: Tx, *, category: str | None, name: str | None, keyword: str | None, page: int | None, page_size: int | None
+    tx: Tx,
+    *,
+    category: str | None,
+    name: str | None,
+    keyword: str | None,
+    page_number: int | None,
+    page_size: int | None,
 ) -> tuple[list[dict[str, Any]], int]:
     """Settings by name; hidden ones are not told, nor the values of secret ones."""
+    categories = sorted({key.category for key in every.values()} - {HIDDEN})
+    if category is not None and category.lower() not in map(str.lower, categories):
+        raise ParameterError(f"category is one of {', '.join(categories)}; got {category!r}", parameter="category")
     found = [
         key
         for key in sorted(every.values(), key=lambda key: key.name)
@@ -28,7 +44,7 @@ def list_page(
         and (name is None or key.name == name)
         and (not keyword or keyword.lower() in key.name.lower())
     ]
-    offset, limit = bounds(tx, page, page_size)
+    offset, limit = bounds(tx, page_number, page_size)
     return [_view(tx, key) for key in found[offset : offset + limit]], len(found)
 
 
@@ -37,6 +53,8 @@ def update(tx: Tx, caller: Caller, *, name: str, value: str | None) -> dict[str,
     key = every.get(name)
     if key is None:
         raise ParameterError(f"there is no setting {name}", parameter="name")
+    if key is keys.user_authenticators_order and value is not None:
+        authenticators.check_order(value)
     change(tx, key, value, user_id=caller.user_id)
     resource = _RESOURCES.get(name)
     if resource is not None:
@@ -50,6 +68,48 @@ def update(tx: Tx, caller: Caller, *, name: str, value: str | None) -> dict[str,
         user_id=caller.user_id,
     )
     return _view(tx, key)
+
+
+def changes_page(
+    tx: Tx,
+    *,
+    name: str | None,
+    start: int | None,
+    end: int | None,
+    keyword: str | None,
+    page_number: int | None,
+    page_size: int | None,
+) -> tuple[list[dict[str, Any]], int]:
+    """Who changed what and when, newest first; values of secret settings were never kept."""
+    where: list[ColumnElement[bool]] = []
+    if name is not None:
+        if name not in every:
+            raise ParameterError(f"there is no setting {name}", parameter="name")
+        where.append(setting_change.c.name == name)
+    if start is not None:
+        where.append(setting_change.c.changed_at >= start)
+    if end is not None:
+        where.append(setting_change.c.changed_at <= end)
+    if keyword:
+        where.append(like(setting_change.c.name, keyword))
+    offset, limit = bounds(tx, page_number, page_size)
+    newest_first = (setting_change.c.id.desc(),)
+    rows, total = page(tx, setting_change, where, offset=offset, limit=limit, order_by=newest_first)
+    people = related(tx, users, (row["user_id"] for row in rows))
+    accounts = related(tx, account, (person["account_id"] for person in people.values()))
+    return [_change(row, people.get(row["user_id"]), accounts) for row in rows], total
+
+
+def _change(row: RowMapping, person: RowMapping | None, accounts: Mapping[int, RowMapping]) -> dict[str, Any]:
+    return {
+        "name": row["name"],
+        "old_value": row["old_value"],
+        "new_value": row["new_value"],
+        "user_id": person["uuid"] if person else None,
+        "username": person["username"] if person else None,
+        "account": accounts[person["account_id"]]["name"] if person else None,
+        "changed": row["changed_at"],
+    }
 
 
 def _view(tx: Tx, key: Key[Any]) -> dict[str, Any]:

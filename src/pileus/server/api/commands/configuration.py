@@ -1,6 +1,18 @@
 """Commands on settings."""
 
-from pileus.server.api.command import ROOT_ONLY, Call, ListParams, Page, Params, Response, View, command, out, param
+from pileus.server.api.command import (
+    ROOT_ONLY,
+    Call,
+    Instant,
+    ListParams,
+    Page,
+    Params,
+    Response,
+    View,
+    command,
+    out,
+    param,
+)
 from pileus.server.events.types import CONFIGURATION_VALUE_EDIT
 from pileus.server.services import configuration
 
@@ -29,7 +41,7 @@ class ListConfigurations(ListParams):
                 category=self.category,
                 name=self.name,
                 keyword=self.keyword,
-                page=self.page,
+                page_number=self.page,
                 page_size=self.page_size,
             )
         )
@@ -44,3 +56,37 @@ class UpdateConfiguration(Params):
 
     def run(self, call: Call) -> View:
         return configuration.update(call.tx, call.caller, name=self.name, value=self.value)
+
+
+class ConfigurationChangeResponse(Response, name="configurationchange"):
+    """A change of a setting."""
+
+    name = out("the name of the setting")
+    old_value = out("the value before; absent for the default, and if it is secret")
+    new_value = out("the value after; absent for the default, and if it is secret")
+    user_id = out("the ID of the user who changed it")
+    username = out("the name of the user who changed it")
+    account = out("the account of the user")
+    changed = out("when it was changed", "date")
+
+
+@command("listConfigurationChanges", roles=ROOT_ONLY, returns=ConfigurationChangeResponse)
+class ListConfigurationChanges(ListParams):
+    """Lists who changed which setting, the last change first."""
+
+    name: str | None = param("list changes of the setting of this name", default=None)
+    start_date: Instant | None = param("list changes from this date on", default=None)
+    end_date: Instant | None = param("list changes up to this date", default=None)
+
+    def run(self, call: Call) -> Page:
+        return Page(
+            *configuration.changes_page(
+                call.tx,
+                name=self.name,
+                start=self.start_date,
+                end=self.end_date,
+                keyword=self.keyword,
+                page_number=self.page,
+                page_size=self.page_size,
+            )
+        )
