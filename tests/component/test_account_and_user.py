@@ -268,6 +268,24 @@ def test_what_a_user_is_called_stays_visible(api: Api, admin: Person) -> None:
     assert api.ok(admin, "listUsers", id=someone.user_id)["user"][0]["firstname"] == "someone"
 
 
+@pytest.mark.parametrize(
+    ("command", "params", "allowed"),
+    [
+        ("listAccounts", {"state": "asleep"}, "enabled, disabled, locked"),
+        ("listAccounts", {"accounttype": "9"}, "2 (domain administrator)"),
+        ("listUsers", {"state": "asleep"}, "enabled, disabled, locked"),
+        ("listUsers", {"accounttype": "-1"}, "2 (domain administrator)"),
+        ("listDomains", {"level": "-1"}, "from 0"),
+        ("listConfigurations", {"category": "Basic"}, "Advanced"),
+    ],
+)
+def test_a_filter_that_nothing_can_match_is_named(
+    api: Api, admin: Person, command: str, params: dict[str, str], allowed: str
+) -> None:
+    code, text = api.error(admin, command, **params)
+    assert (code, next(iter(params)) in text, allowed in text) == (431, True, True)
+
+
 def test_limits_nobody_set_follow_the_setting(api: Api, admin: Person) -> None:
     plain, special = api.person("plain"), api.person("special")
     with api.database.write() as tx:

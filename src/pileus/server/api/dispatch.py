@@ -109,7 +109,9 @@ class Dispatcher:
             entry = known or self._permitted(tx, request, spec)
             command = parse.resolve(prepared, tx, entry.caller)
             result = command.run(Call(tx, entry.caller, name, sessions.client_of(tx, request)))
-            answer = render.answer(spec, result, as_json=request.as_json, pending=_pending(tx, entry.caller, spec, result))
+            answer = render.answer(
+                spec, result, as_json=request.as_json, pending=_pending(tx, entry.caller, spec, result)
+            )
         return answer, entry
 
     def _unit(self, spec: CommandSpec) -> AbstractContextManager[Tx]:

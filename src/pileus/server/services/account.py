@@ -24,8 +24,10 @@ from pileus.server.domain.vm import VmState
 from pileus.server.jobs.plan import Plan
 from pileus.server.jobs.submit import submit
 from pileus.server.services import session, user
+from pileus.server.services.choice import one_of
 from pileus.server.services.naming import checked_name
 from pileus.server.services.paging import bounds
+from pileus.server.services.privilege import account_type as numbered
 from pileus.server.services.privilege import granted, require_over
 from pileus.server.workflows.account_close import disable_account
 from pileus.server.workflows.account_delete import delete_account, shut
@@ -217,13 +219,13 @@ def list_page(
     if account_id is not None:
         where.append(account.c.id == account_id)
     if account_type is not None:
-        where.append(account.c.type == account_type)
+        where.append(account.c.type == int(numbered(account_type)))
     if is_cleanup_required is not None:
         where.append(account.c.cleanup_required == int(is_cleanup_required))
     if name is not None:
         where.append(account.c.name == name)
     if state is not None:
-        where.append(account.c.state == state.lower())
+        where.append(account.c.state == one_of(AccountState, state, "state"))
     if keyword:
         where.append(like(account.c.name, keyword))
     offset, limit = bounds(tx, page, page_size)

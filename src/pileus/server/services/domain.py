@@ -120,6 +120,8 @@ def list_page(
     if domain_id is not None:
         where.append(domain.c.id == domain_id)
     if level is not None:
+        if level < 0:
+            raise ParameterError(f"level is a number from 0, which is ROOT; got {level}", parameter="level")
         where.append(domain.c.level == level)
     return _page(tx, where, name, keyword, page, page_size)
 

@@ -16,6 +16,8 @@ from pileus.server.services.paging import bounds
 
 LEVELS = ("INFO", "WARN", "ERROR")
 
+_LONGEST_SECONDS = 10**9
+
 
 def list_page(
     tx: Tx,
@@ -38,7 +40,8 @@ def list_page(
 ) -> tuple[list[dict[str, Any]], int]:
     """Events in the caller's scope, newest first.
 
-    `entry_seconds` and `duration_seconds` ask for jobs that began at least so long ago and have not ended.
+    `entry_seconds` and `duration_seconds` ask for the first events of jobs that have not ended: of those announced at
+    most `entry_seconds` ago, and those that have taken at least `duration_seconds` so far.
     """
     scope = visibility.scope(
         caller,
@@ -53,6 +56,8 @@ def list_page(
     if event_id is not None:
         where.append(event.c.id == event_id)
     if type is not None:
+        if type not in NAMES:
+            raise ParameterError(f"type is one of those that listEventTypes tells; got {type!r}", parameter="type")
         where.append(event.c.type == type)
     if level is not None:
         if level.upper() not in LEVELS:
@@ -62,14 +67,24 @@ def list_page(
         where.append(event.c.created_at >= start)
     if end is not None:
         where.append(event.c.created_at <= end)
+    if start is not None and end is not None and start > end:
+        raise ParameterError("startdate must not be after enddate", parameter="startdate")
     if entry_seconds is not None or duration_seconds is not None:
-        seconds = max(entry_seconds or 0, duration_seconds or 0)
-        where.append(events.without_end(tx, before=tx.now - seconds * 1000))
+        where.append(events.without_end(tx, before=tx.now - _ago(duration_seconds, "duration")))
+    if entry_seconds is not None:
+        where.append(event.c.created_at >= tx.now - _ago(entry_seconds, "entrytime"))
     if keyword:
         where.append(like(event.c.description, keyword))
     offset, limit = bounds(tx, page, page_size)
     rows, total = events.list_page(tx, where, offset=offset, limit=limit)
     return _views(tx, rows), total
+
+
+def _ago(seconds: int | None, parameter: str) -> int:
+    """Milliseconds of so many seconds."""
+    if seconds is not None and not 0 <= seconds <= _LONGEST_SECONDS:
+        raise ParameterError(f"{parameter} is a number of seconds, 0 to {_LONGEST_SECONDS}", parameter=parameter)
+    return (seconds or 0) * 1000
 
 
 def type_names() -> list[dict[str, Any]]:

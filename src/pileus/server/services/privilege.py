@@ -20,15 +20,20 @@ def require_over(tx: Tx, caller: Caller, account: RowMapping) -> None:
         raise PermissionDenied(f"account {account['name']} has more privileges than yours")
 
 
-def granted(caller: Caller, number: int, domain_id: int) -> AccountType:
-    """An account type, if the caller may grant it: no more than their own, root administrators only in ROOT."""
+def account_type(number: int) -> AccountType:
+    """The account type of this number."""
     try:
-        wanted = AccountType(number)
+        return AccountType(number)
     except ValueError:
         raise ParameterError(
             "accounttype is 0 (user), 1 (root administrator), 2 (domain administrator) or 3 (resource administrator)",
             parameter="accounttype",
         ) from None
+
+
+def granted(caller: Caller, number: int, domain_id: int) -> AccountType:
+    """An account type, if the caller may grant it: no more than their own, root administrators only in ROOT."""
+    wanted = account_type(number)
     if _RANK[wanted] > _RANK[caller.type]:
         raise PermissionDenied("you cannot grant more privileges than your own")
     if wanted is AccountType.ADMIN and domain_id != ROOT_DOMAIN:

@@ -24,8 +24,10 @@ from pileus.server.domain.errors import InternalError, ParameterError
 from pileus.server.domain.ids import Id, User
 from pileus.server.jobs.submit import submit
 from pileus.server.services import session
+from pileus.server.services.choice import one_of
 from pileus.server.services.naming import checked_name, checked_text
 from pileus.server.services.paging import bounds
+from pileus.server.services.privilege import account_type as numbered
 from pileus.server.services.privilege import require_over
 from pileus.server.workflows.account_close import disable_user
 
@@ -248,9 +250,9 @@ def list_page(
     if user_id is not None:
         where.append(users_table.c.id == user_id)
     if account_type is not None:
-        where.append(users_table.c.account_id.in_(accounts.keys_where(kind == account_type)))
+        where.append(users_table.c.account_id.in_(accounts.keys_where(kind == int(numbered(account_type)))))
     if state is not None:
-        where.append(users_table.c.state == state.lower())
+        where.append(users_table.c.state == one_of(AccountState, state, "state"))
     if username is not None:
         where.append(users_table.c.username == username)
     if keyword:

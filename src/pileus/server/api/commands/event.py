@@ -40,8 +40,8 @@ class ListEvents(ListParams):
     level: str | None = param("the level of the events: INFO, WARN, ERROR", default=None)
     start_date: Instant | None = param("list events from this date on", default=None)
     end_date: Instant | None = param("list events up to this date", default=None)
-    entry_time: int | None = param("list jobs that entered their state at least so many seconds ago", default=None)
-    duration: int | None = param("list jobs that have been running for at least so many seconds", default=None)
+    entry_time: int | None = param("list first events of open jobs, at most so many seconds old", default=None)
+    duration: int | None = param("list first events of open jobs, at least so many seconds old", default=None)
 
     def run(self, call: Call) -> Page:
         return Page(

@@ -16,10 +16,10 @@ def list_page(tx: Tx, where: list[ColumnElement[bool]], *, offset: int, limit: i
 
 
 def without_end(tx: Tx, *, before: int) -> ColumnElement[bool]:
-    """Condition: events of jobs that began before an instant and have no COMPLETED event yet."""
+    """Condition: events of jobs announced up to an instant that have no COMPLETED event yet."""
     ended = event.alias("ended")
     is_over = select(ended.c.id).where(ended.c.start_id == event.c.id, ended.c.state == "Completed").exists()
-    return (event.c.state == "Scheduled") & (event.c.created_at < before) & ~is_over
+    return (event.c.state == "Scheduled") & (event.c.created_at <= before) & ~is_over
 
 
 def people(
