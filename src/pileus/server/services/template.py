@@ -221,11 +221,21 @@ def change_permissions(
     _happened(tx, caller, template_id, types.TEMPLATE_UPDATE, f"Changed who may use template {row['name']}")
 
 
-def permissions(tx: Tx, caller: Caller, template_id: Id[Template]) -> dict[str, Any]:
-    """Who may use a template; for its owner and administrators only."""
+def permissions(
+    tx: Tx, caller: Caller, template_id: Id[Template], *, account_name: str | None, domain_id: int | None
+) -> dict[str, Any]:
+    """Who may use a template; for its owner and administrators only.
+
+    With `account_name` only whether this account may, with `domain_id` only accounts of that domain; a name that is
+    not among them is no error, for it would tell the owner which accounts there are.
+    """
     row = templates.row(tx, template_id)
     require(tx, caller, row["account_id"], row["domain_id"], f"template {row['name']}")
     names = select(account.c.name).where(account.c.id.in_(templates.permitted(tx, template_id)), account.c.live == 1)
+    if account_name is not None:
+        names = names.where(account.c.name == account_name)
+    if domain_id is not None:
+        names = names.where(account.c.domain_id == domain_id)
     return {
         "id": row["uuid"],
         "is_public": bool(row["is_public"]),

@@ -233,6 +233,8 @@ class ListTemplatePermissions(Params):
     """Lists the accounts that may use a template."""
 
     id: Id[Template] = param("the ID of the template")
+    account: str | None = param("tell only whether this account may", default=None)
+    domain_id: Id[Domain] | None = param("tell only accounts of this domain", default=None)
 
     def run(self, call: Call) -> View:
-        return template.permissions(call.tx, call.caller, self.id)
+        return template.permissions(call.tx, call.caller, self.id, account_name=self.account, domain_id=self.domain_id)
