@@ -268,6 +268,24 @@ def test_what_a_user_is_called_stays_visible(api: Api, admin: Person) -> None:
     assert api.ok(admin, "listUsers", id=someone.user_id)["user"][0]["firstname"] == "someone"
 
 
+GUIDE_ZONES = """
+Etc/GMT+12 Etc/GMT+11 Pacific/Samoa Pacific/Honolulu US/Alaska America/Los_Angeles Mexico/BajaNorte US/Arizona
+US/Mountain America/Chihuahua America/Chicago America/Costa_Rica America/Mexico_City Canada/Saskatchewan America/Bogota
+America/New_York America/Caracas America/Asuncion America/Cuiaba America/Halifax America/La_Paz America/Santiago
+America/St_Johns America/Araguaina America/Argentina/Buenos_Aires America/Cayenne America/Godthab America/Montevideo
+Etc/GMT+2 Atlantic/Azores Atlantic/Cape_Verde Africa/Casablanca Etc/UTC Atlantic/Reykjavik Europe/London CET
+Europe/Bucharest Africa/Johannesburg Asia/Beirut Africa/Cairo Asia/Jerusalem Europe/Minsk Europe/Moscow Africa/Nairobi
+Asia/Karachi Asia/Kolkata Asia/Bangkok Asia/Shanghai Asia/Kuala_Lumpur Australia/Perth Asia/Taipei Asia/Tokyo Asia/Seoul
+Australia/Adelaide Australia/Darwin Australia/Brisbane Australia/Canberra Pacific/Guam Pacific/Auckland
+"""
+
+
+def test_every_time_zone_of_the_guide_is_known(api: Api, admin: Person) -> None:
+    someone = api.person("someone")
+    for name in GUIDE_ZONES.split():
+        assert api.ok(admin, "updateUser", id=someone.user_id, timezone=name)["user"]["timezone"] == name
+
+
 @pytest.mark.parametrize(
     ("command", "params", "allowed"),
     [

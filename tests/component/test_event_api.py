@@ -110,3 +110,17 @@ def test_every_type_is_listed_once(api: Api, admin: Person) -> None:
     names = [one["name"] for one in told["eventtype"]]
     assert told["count"] == len(names) == len(set(names))
     assert {"VM.CREATE", "USER.LOGIN", "CONFIGURATION.VALUE.EDIT"} <= set(names)
+
+
+def test_an_operation_that_came_to_nothing_is_an_error_event_and_a_slip_is_none(api: Api, admin: Person) -> None:
+    domain = api.ok(admin, "createDomain", name="d")["domain"]["id"]
+    api.person("someone", domain=domain)
+    code, text = api.error(admin, "deleteDomain", id=domain)
+    assert code == 536
+    (told,) = api.ok(admin, "listEvents", type="DOMAIN.DELETE")["event"]
+    assert (told["level"], told["state"], told["username"], told["account"]) == ("ERROR", "Completed", "admin", "admin")
+    assert told["description"] == f"Failed: deleteDomain: {text}"
+    assert "parentid" not in told
+    assert api.error(admin, "deleteDomain", id=1)[0] == 431
+    assert api.error(admin, "createDomain", name="a/b")[0] == 431
+    assert api.ok(admin, "listEvents", level="ERROR")["count"] == 1

@@ -18,9 +18,18 @@ from pileus.server.config import keys
 from pileus.server.db.conflict import retried
 from pileus.server.db.transaction import Database, Tx
 from pileus.server.domain.caller import Caller, root_caller
-from pileus.server.domain.errors import PileusError, Unauthorized, UnsupportedAction
+from pileus.server.domain.errors import (
+    InsufficientCapacity,
+    LimitExceeded,
+    PileusError,
+    ResourceInUse,
+    ResourceUnavailable,
+    RuleConflict,
+    Unauthorized,
+    UnsupportedAction,
+)
 from pileus.server.meter import Counter, Histogram, seconds
-from pileus.server.services import job, session
+from pileus.server.services import event, job, session
 
 _log = structlog.get_logger(__name__)
 
@@ -30,6 +39,9 @@ NO_COMMAND = "none"
 """Label of calls that name no command there is."""
 
 _MOST_NAMES = 20
+
+_FAILURES = (InsufficientCapacity, LimitExceeded, ResourceInUse, ResourceUnavailable, RuleConflict)
+"""A call that was right and could not be carried out: that is an event of the caller's account."""
 
 
 class Dispatcher:
@@ -94,7 +106,11 @@ class Dispatcher:
             if prepared.has_passwords:
                 prepared = parse.hash_passwords(prepared, md5=md5)
         # Whoever loses a conflict with another call is not told of it: the call is made again.
-        answer, entry = retried(lambda: self._once(request, name, spec, prepared, known))
+        try:
+            answer, entry = retried(lambda: self._once(request, name, spec, prepared, known))
+        except _FAILURES as error:
+            self._tell_failure(request, spec, error)
+            raise
         if spec.reads:
             # What is told must not be lost: SQLite shows commits that are still on their way to the disk.
             self.database.settled()
@@ -113,6 +129,13 @@ class Dispatcher:
                 spec, result, as_json=request.as_json, pending=_pending(tx, entry.caller, spec, result)
             )
         return answer, entry
+
+    def _tell_failure(self, request: Request, spec: CommandSpec, error: PileusError) -> None:
+        if spec.emits:
+            what = f"{spec.name}: {error.text}"
+            self.database.run(
+                lambda tx: event.failed(tx, self._permitted(tx, request, spec).caller, spec.emits[0], what)
+            )
 
     def _unit(self, spec: CommandSpec) -> AbstractContextManager[Tx]:
         return self.database.read() if spec.reads else self.database.write()

@@ -11,12 +11,15 @@ from pileus.server.db.tables.event import event
 from pileus.server.db.transaction import Tx
 from pileus.server.domain.caller import Caller
 from pileus.server.domain.errors import ParameterError
+from pileus.server.events import record
 from pileus.server.events.types import NAMES
+from pileus.server.events.write import ERROR
 from pileus.server.services.paging import bounds
 
 LEVELS = ("INFO", "WARN", "ERROR")
 
 _LONGEST_SECONDS = 10**9
+_LONGEST_TEXT = 4000
 
 
 def list_page(
@@ -85,6 +88,19 @@ def _ago(seconds: int | None, parameter: str) -> int:
     if seconds is not None and not 0 <= seconds <= _LONGEST_SECONDS:
         raise ParameterError(f"{parameter} is a number of seconds, 0 to {_LONGEST_SECONDS}", parameter=parameter)
     return (seconds or 0) * 1000
+
+
+def failed(tx: Tx, caller: Caller, type: str, what: str) -> None:
+    """The ERROR event of an operation that came to nothing, in the account of whoever asked for it."""
+    record(
+        tx,
+        type=type,
+        description=f"Failed: {what}"[:_LONGEST_TEXT],
+        account_id=caller.account_id,
+        domain_id=caller.domain_id,
+        user_id=caller.user_id,
+        level=ERROR,
+    )
 
 
 def type_names() -> list[dict[str, Any]]:
