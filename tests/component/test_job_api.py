@@ -111,7 +111,7 @@ def test_every_announced_job_tells_once_that_it_began(world: World, api: Api, ad
 
 
 def test_a_job_that_waits_at_its_first_step_has_begun(world: World, api: Api, admin: Person) -> None:
-    world.hooks.on_start.append(job_started)
+    world.hooks.on_start.append(lambda tx, workflow, start_event_id: job_started(tx, start_event_id))
     with api.database.write() as tx:
         announced = record(
             tx, type=types.VM_STOP, description="x", account_id=2, domain_id=1, user_id=2, state="Scheduled"

@@ -41,7 +41,6 @@ from pileus.server.metrics import Metrics
 from pileus.server.registered import register_all
 from pileus.server.services import host, host_alert, vm_stats, vm_sync
 from pileus.server.settings import BadSettings, ServerSettings, from_file
-from pileus.server.workflows import vm_record
 from pileus.wire.messages import Happened, HostIntro, HostStats
 
 log = structlog.get_logger(__name__)
@@ -184,10 +183,10 @@ def _hooks() -> Hooks:
     return Hooks(on_start=[_began], on_end=[job_ended, _count_end], on_failed=[job_failed], on_stuck=[_stuck])
 
 
-def _began(tx: Tx, job: RowMapping) -> None:
+def _began(tx: Tx, workflow: str, start_event_id: int) -> None:
     # Guests' jobs say in their own words when they begin.
-    if job["instance_kind"] != vm_record.KIND:
-        job_started(tx, job)
+    if not workflow.startswith("vm."):
+        job_started(tx, start_event_id)
 
 
 def _callbacks() -> Callbacks:

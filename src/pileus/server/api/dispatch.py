@@ -109,7 +109,8 @@ class Dispatcher:
         try:
             answer, entry = retried(lambda: self._once(request, name, spec, prepared, known))
         except _FAILURES as error:
-            self._tell_failure(request, spec, error)
+            if known is not None and spec.emits:
+                self._tell_failure(known.caller, spec, error)
             raise
         if spec.reads:
             # What is told must not be lost: SQLite shows commits that are still on their way to the disk.
@@ -130,12 +131,8 @@ class Dispatcher:
             )
         return answer, entry
 
-    def _tell_failure(self, request: Request, spec: CommandSpec, error: PileusError) -> None:
-        if spec.emits:
-            what = f"{spec.name}: {error.text}"
-            self.database.run(
-                lambda tx: event.failed(tx, self._permitted(tx, request, spec).caller, spec.emits[0], what)
-            )
+    def _tell_failure(self, caller: Caller, spec: CommandSpec, error: PileusError) -> None:
+        self.database.run(lambda tx: event.failed(tx, caller, spec.emits[0], f"{spec.name}: {error.text}"))
 
     def _unit(self, spec: CommandSpec) -> AbstractContextManager[Tx]:
         return self.database.read() if spec.reads else self.database.write()

@@ -152,9 +152,7 @@ class Database:
                 connect_args={"check_same_thread": False, "timeout": 30},
                 hide_parameters=True,
             )
-            _prepare_sqlite(
-                engine, begin="BEGIN IMMEDIATE" if writing else "BEGIN", synchronous=self._synchronous
-            )
+            _prepare_sqlite(engine, begin="BEGIN IMMEDIATE" if writing else "BEGIN", synchronous=self._synchronous)
             return engine
         if writing:
             engine = create_engine(

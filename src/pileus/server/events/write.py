@@ -62,13 +62,10 @@ _TOLD = Prepared(
 )
 
 
-def job_started(tx: Tx, job: RowMapping) -> None:
-    """Write the STARTED event of a job that was announced, however often it is told that the job began.
-
-    `job` is the job's row. A job that was not announced goes on without one.
-    """
-    if job["start_event_id"] is not None and not is_told(tx, job["start_event_id"], STARTED):
-        _follow(tx, job, "Began: ", state=STARTED)
+def job_started(tx: Tx, start_event_id: int) -> None:
+    """Write the STARTED event of a job that this event announced, however often it is told that the job began."""
+    if not is_told(tx, start_event_id, STARTED):
+        _follow(tx, start_event_id, "Began: ", state=STARTED)
 
 
 def job_ended(tx: Tx, job: RowMapping) -> None:
@@ -79,7 +76,7 @@ def job_ended(tx: Tx, job: RowMapping) -> None:
     if job["start_event_id"] is None or job["phase"] != Phase.SUCCEEDED:
         return
     if not is_told(tx, job["start_event_id"], COMPLETED):
-        _follow(tx, job, "Nothing was left to do: ")
+        _follow(tx, job["start_event_id"], "Nothing was left to do: ")
 
 
 def job_failed(tx: Tx, job: RowMapping) -> None:
@@ -88,14 +85,14 @@ def job_failed(tx: Tx, job: RowMapping) -> None:
     `job` is the job's row with its error. A job that began without an event ends without one.
     """
     if job["start_event_id"] is not None:
-        _follow(tx, job, "Failed: ", f": {job['error_text']}", level=ERROR)
+        _follow(tx, job["start_event_id"], "Failed: ", f": {job['error_text']}", level=ERROR)
 
 
 def _follow(
-    tx: Tx, job: RowMapping, before: str, after: str = "", *, level: str = INFO, state: str = COMPLETED
+    tx: Tx, start_event_id: int, before: str, after: str = "", *, level: str = INFO, state: str = COMPLETED
 ) -> None:
     """An event that repeats what announced the job, with words before and after its text."""
-    began = rows.one(tx, event, id=job["start_event_id"])
+    began = rows.one(tx, event, id=start_event_id)
     if began is None:
         return
     record(

@@ -62,12 +62,15 @@ MOST_CLAIMED = 4
 JobHook = Callable[[Tx, RowMapping], None]
 """Called with the job's row as it is after the change, in the transaction of the change."""
 
+StartHook = Callable[[Tx, str, int], None]
+"""Called with the job's workflow and the key of the event that announced it, in the transaction of its first step."""
+
 
 @dataclass
 class Hooks:
     """What others do when jobs begin and end. An error in a hook counts as an error of the job's step or undo."""
 
-    on_start: list[JobHook] = field(default_factory=list)
+    on_start: list[StartHook] = field(default_factory=list)
     """The first step is called, perhaps not for the first time; only for jobs that were announced by an event."""
     on_end: list[JobHook] = field(default_factory=list)
     """Succeeded or failed."""
@@ -251,7 +254,8 @@ class Engine:
             self._succeed(tx, held)
             return None
         if held.position == 0 and held.start_event_id is not None:
-            self._tell(tx, held, self.hooks.on_start)
+            for hook in self.hooks.on_start:
+                hook(tx, held.workflow, held.start_event_id)
         call = Call(tx, held)
         nap = self._attempt(call)
         if nap is not None:

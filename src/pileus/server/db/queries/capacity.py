@@ -32,9 +32,7 @@ def _host(cpu: ColumnElement[int], ram: ColumnElement[int], *when: ColumnElement
 
 _CPU, _RAM = bindparam("cpu_mhz", type_=BigInteger), bindparam("ram_mib", type_=BigInteger)
 
-_UP = select(host.c.id).where(
-    host.c.id == host_capacity.c.host_id, host.c.live == 1, host.c.state == str(HostState.UP)
-)
+_UP = select(host.c.id).where(host.c.id == host_capacity.c.host_id, host.c.live == 1, host.c.state == str(HostState.UP))
 
 _CLAIM_HOST = _host(
     host_capacity.c.cpu_used_mhz + _CPU,
