@@ -34,6 +34,7 @@ from pileus.cli.client import Client, Profile
 from pileus.server.db.tables.host import host
 from pileus.server.db.tables.job import job
 from pileus.server.db.transaction import Database
+from pileus.server.registered import register_all
 from pileus.testing.simulation.invariants import End, broken, is_quiet
 from pileus.testing.simulation.workload import Ack
 
@@ -364,6 +365,7 @@ class Farm:
         self, acks: Sequence[Ack] = (), *, last_fault_at: int = 0, seconds: float = PATIENCE_SECONDS
     ) -> list[str]:
         """What is wrong with the cloud once it has come to rest, for which it has so many seconds."""
+        register_all()
         try:
             eventually("the farm is at rest", self.at_rest, seconds=seconds)
             quiet = True
