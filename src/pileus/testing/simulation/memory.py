@@ -12,7 +12,7 @@ from contextlib import contextmanager
 from functools import cache
 from typing import Any
 
-from sqlalchemy import Connection, CursorResult, Delete, Engine, Executable, Insert, Table, Update, create_engine, event
+from sqlalchemy import Connection, Engine, create_engine, event
 from sqlalchemy.pool import StaticPool
 
 from pileus.server.db import changes, transaction
@@ -37,6 +37,8 @@ class MemoryDatabase(Database):
         self.written: Counter[str] = Counter()
         """By name of a table, how many statements wrote to it."""
         super().__init__("sqlite://", clock)
+        # Heard at the cursor, where prepared statements pass too.
+        event.listen(self.writing, "before_cursor_execute", self._note)
         self._connection: Connection = self.writing.connect()
         self._driver = _driver(self._connection)
         self._open = False
@@ -44,6 +46,11 @@ class MemoryDatabase(Database):
     def _engine(self, pool_size: int, *, writing: bool) -> Engine:
         del pool_size, writing
         return _shared_engine().execution_options(run=id(self))
+
+    def _note(self, _connection: Connection, _cursor: Any, statement: str, *_: Any) -> None:
+        table = _written_by(statement)
+        if table is not None:
+            self.written[table] += 1
 
     def hold(self, image: sqlite3.Connection) -> None:
         """Hold what `image` holds, and nothing else."""
@@ -60,6 +67,7 @@ class MemoryDatabase(Database):
         with self._unit("BEGIN IMMEDIATE") as tx:
             changes.forget(self._connection)
             yield tx
+            tx.ending()
             changes.write_down(self._connection)
             self._driver.execute("COMMIT")
         tx.committed()
@@ -71,14 +79,14 @@ class MemoryDatabase(Database):
             yield tx
 
     @contextmanager
-    def _unit(self, begin: str) -> Iterator["_WatchedTx"]:
+    def _unit(self, begin: str) -> Iterator[Tx]:
         if self._open:
             raise Nested
         self._driver.execute(begin)
         self._open = True
         transaction._inside.depth = 1
         try:
-            yield _WatchedTx(self._connection, self, writable=begin != "BEGIN")
+            yield Tx(self._connection, self.clock, writable=begin != "BEGIN", kept=self.kept)
         finally:
             transaction._inside.depth = 0
             self._open = False
@@ -90,24 +98,12 @@ class MemoryDatabase(Database):
         self._connection.close()
 
 
-class _WatchedTx(Tx):
-    def __init__(self, connection: Connection, database: MemoryDatabase, *, writable: bool) -> None:
-        super().__init__(connection, database.clock, writable=writable, kept=database.kept)
-        self._written = database.written
-
-    def execute(self, statement: Executable, parameters: Any = None) -> CursorResult[Any]:
-        self._note(statement)
-        return super().execute(statement, parameters)
-
-    def insert(self, statement: Executable) -> int:
-        self._note(statement)
-        return super().insert(statement)
-
-    def _note(self, statement: Executable) -> None:
-        if isinstance(statement, Insert | Update | Delete):
-            table = statement.table
-            assert isinstance(table, Table)  # noqa: S101 (nothing else is written to)
-            self._written[table.name] += 1
+def _written_by(statement: str) -> str | None:
+    """The table that a statement writes to."""
+    match statement.replace('"', "").split(maxsplit=3):
+        case ["INSERT", "INTO", table, *_] | ["DELETE", "FROM", table, *_] | ["UPDATE", table, *_]:
+            return table
+    return None
 
 
 @contextmanager
