@@ -11,12 +11,14 @@ from pileus.server.db.tables.vm import vm as vm_table
 from pileus.server.domain.caller import Caller
 from pileus.server.domain.ids import Id, Vm
 from pileus.server.domain.vm import VmState
+from pileus.server.hosts.operations import Waiting
 from pileus.server.services import vm as vm_service
 from pileus.server.services import vm_sync
 from pileus.testing import World
 from pileus.testing.builders import Cloud
-from pileus.wire.messages import VmChange, VmSeen
-from pileus.wire.operations import Reason, StopVm
+from pileus.testing.networks import router_of, running_network
+from pileus.wire.messages import Answer, VmChange, VmSeen
+from pileus.wire.operations import Reason, StartRouter, StartVm, StopVm
 
 GUEST_UUID = "5f4dcc3b-5aa7-4d1e-8b27-0242ac120002"
 
@@ -97,6 +99,36 @@ def test_a_guest_that_a_job_holds_is_left_to_its_job(world: World, cloud: Cloud,
     assert row_of(world, web)["state"] == VmState.RUNNING
     world.settle()
     assert row_of(world, web)["state"] == VmState.STOPPED
+
+
+@pytest.mark.parametrize("kind", [StartVm, StartRouter])
+def test_what_dies_before_its_job_has_looked_is_started_again(
+    world: World, alice: Caller, kind: type[StartVm | StartRouter]
+) -> None:
+    cloud = world.cloud()
+    died = []
+
+    def die_at_once(order: Waiting, answer: Answer) -> list[Answer]:
+        start = order.operation
+        if died or not isinstance(start, kind):
+            return [answer]
+        spec = start.vm if isinstance(start, StartVm) else start.router
+        died.append(spec.name)
+        world.store(order.host_id, answer)
+        world.hosts.backend(world.uuid(host, order.host_id)).crash_guest(spec.name)
+        with world.db.write() as tx:
+            vm_sync.happened(tx, order.host_id, uuid=spec.uuid, epoch=spec.epoch, change=VmChange.CRASHED)
+        return [answer]  # Once more: it changes nothing.
+
+    world.intercept = die_at_once
+    network_id = running_network(world, alice, cloud.zone)
+    web = deployed(world, alice, cloud, name="web", network_ids=(network_id,))
+    world.settle()
+
+    assert died
+    assert len(copies(world, web)) == 1
+    assert len(world.hosts.world.running(router_of(world, network_id).name)) == 1
+    world.assert_nothing_left()
 
 
 @pytest.mark.parametrize("epoch", [0, 7])

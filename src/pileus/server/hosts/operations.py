@@ -147,6 +147,18 @@ def withdraw(tx: Tx, operation_id: str, text: str) -> bool:
     return _settle(tx, operation_id, result=None, refusal=refusal)
 
 
+def gainsay(tx: Tx, host_id: int, job_id: int | None, kind: str, queue: str, text: str) -> bool:
+    """Take back what the host answered to operations of a job: what they brought about has ended since.
+
+    A job that has not looked yet sees a refusal; one that has looked does not look again. False when none was answered.
+    """
+    refusal = Refusal(Reason.FAILED, text[:REFUSAL_LENGTH])
+    answered = (host_operation.c.pending.is_(None), host_operation.c.result.is_not(None))
+    asked = (host_operation.c.host_id == host_id, host_operation.c.job_id == job_id, host_operation.c.kind == kind)
+    taken_back = update(host_operation).where(*answered, *asked, host_operation.c.queue == queue)
+    return tx.execute(taken_back.values(result=None, refusal=_encode(refusal).decode())).rowcount > 0
+
+
 def withdraw_all(tx: Tx, host_id: int, text: str) -> list[HostOperation]:
     """Withdraw whatever the host has not answered, because it is gone for good. Returns those operations."""
     pending = select(host_operation.c.operation_id).where(

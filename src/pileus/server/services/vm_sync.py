@@ -23,7 +23,7 @@ from pileus.server.workflows.router_lost import lost
 from pileus.server.workflows.vm_record import stopped
 from pileus.server.workflows.vm_spec import queue_of, stop
 from pileus.wire.messages import VmChange, VmSeen
-from pileus.wire.operations import AnyOperation, Reason, Refusal, StopRouter, StopVm
+from pileus.wire.operations import AnyOperation, Reason, Refusal, StartVm, StopRouter, StopVm
 
 log = structlog.get_logger()
 
@@ -142,6 +142,9 @@ def _missing(tx: Tx, life: Life, why: str = "its host does not run it any more")
         lost(tx, life.vm_id, epoch=life.epoch, why=why)
         return
     if vms.has_open_job(tx, life.vm_id):
+        if life.state is LifeState.PLANNED:
+            # It began and ended before the job that starts it has looked: to that job the start has failed.
+            operations.gainsay(tx, life.host_id, life.job_id, StartVm.__name__, queue_of(row), why)
         return
     if life.state is LifeState.LIVE:
         # What is left of it on the host (a definition, bridges) goes too.

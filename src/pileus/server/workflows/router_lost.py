@@ -14,7 +14,7 @@ from pileus.server.domain.account import ROOT_DOMAIN, SYSTEM_ACCOUNT, SYSTEM_USE
 from pileus.server.domain.caller import Owner
 from pileus.server.domain.host import HostState
 from pileus.server.domain.network import NetworkState
-from pileus.server.domain.vm import VmKind, VmState
+from pileus.server.domain.vm import LifeState, VmKind, VmState
 from pileus.server.elements import virtual_router
 from pileus.server.events import types
 from pileus.server.hosts import operations
@@ -22,7 +22,7 @@ from pileus.server.jobs.reconciler import trigger
 from pileus.server.jobs.submit import submit
 from pileus.server.workflows.network_implement import network_implement
 from pileus.server.workflows.router_start import end_life, happened
-from pileus.wire.operations import StopRouter
+from pileus.wire.operations import StartRouter, StopRouter
 
 ACTIVE = (VmState.STARTING, VmState.RUNNING, VmState.STOPPING, VmState.MIGRATING, VmState.UNKNOWN)
 """States of guests that use their networks."""
@@ -38,7 +38,12 @@ def lost(tx: Tx, vm_id: int, *, epoch: int, why: str) -> bool:
     Its host is asked to take away what may be left of it.
     """
     router = routers.by_id(tx, vm_id)
-    if router is None or router.life is None or router.state is not VmState.RUNNING:
+    if router is None or router.life is None:
+        return False
+    if router.life.epoch == epoch and router.life.state is LifeState.PLANNED:
+        # It began and ended before the job that starts it has looked: to that job the start has failed.
+        operations.gainsay(tx, router.life.host_id, router.life.job_id, StartRouter.__name__, router.queue, why)
+    if router.state is not VmState.RUNNING:
         return False
     if not end_life(tx, router, epoch):
         return False
