@@ -20,6 +20,11 @@ def test_a_limit_of_an_account_is_set_shown_and_lifted(api: Api, admin: Person) 
     assert limits(api, someone, resourcetype=2) == {"2": 3}
     api.ok(admin, "updateResourceLimit", account="someone", domainid=1, resourcetype=2)
     assert limits(api, someone, resourcetype=2) == {"2": -1}
+    told = api.ok(admin, "listEvents", keyword="limit of")["event"]
+    assert [one["description"] for one in told] == [
+        "limit of volume of account someone of domain / set to any number",
+        "limit of volume of account someone of domain / set to 3",
+    ]
 
 
 def test_a_domain_administrator_sets_limits_below_but_not_its_own(api: Api, admin: Person) -> None:

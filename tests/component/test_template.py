@@ -4,9 +4,11 @@ from typing import Any
 
 import pytest
 from api_client import Api, Person, admin, api
+from sqlalchemy import select
 from template_setup import GIB, copy_state, counted, counting, events_of, listed, names, permit, registered
 
 from pileus.server.config import change, keys
+from pileus.server.db.tables.event import event
 from pileus.server.domain.account import AccountType
 from pileus.server.domain.caller import Caller, root_caller
 from pileus.server.domain.errors import LimitExceeded, ParameterError, PermissionDenied
@@ -241,6 +243,9 @@ def test_trying_again_comes_to_an_end(world: World) -> None:
         world.reconcile("template-download")
     started = [each for each in events_of(world, template_id) if each == types.TEMPLATE_DOWNLOAD_START]
     assert len(started) == 8
+    with world.db.read() as tx:
+        failed = select(event.c.level).where(event.c.type == types.TEMPLATE_DOWNLOAD_FAILED).order_by(event.c.id)
+        assert list(tx.execute(failed).scalars()) == ["WARN"] * 7 + ["ERROR"]
 
 
 # ---- listing

@@ -32,6 +32,12 @@ class Subject:
             return count.DOMAIN, int(self.domain["id"])
         return count.ACCOUNT, int(self.account["id"])
 
+    @property
+    def told(self) -> str:
+        """As events name it."""
+        where = f"domain {self.domain['path']}"
+        return where if self.account is None else f"account {self.account['name']} of {where}"
+
 
 def update(
     tx: Tx, caller: Caller, *, account: str | None, domain_id: int | None, resource_type: int, maximum: int | None
@@ -50,7 +56,7 @@ def update(
     events.record(
         tx,
         type=events.types.RESOURCE_LIMIT_UPDATE,
-        description=f"limit {resource.value} of {' '.join(map(str, subject.owner))} set to {new}",
+        description=f"limit of {_noun(resource)} of {subject.told} set to {'any number' if new == UNLIMITED else new}",
         account_id=caller.account_id,
         domain_id=caller.domain_id,
         user_id=caller.user_id,
@@ -121,8 +127,12 @@ def _resource(number: int) -> Resource:
     try:
         return Resource(number)
     except ValueError:
-        allowed = ", ".join(f"{int(one)} ({one.name.lower().replace('_', ' ')})" for one in Resource)
+        allowed = ", ".join(f"{int(one)} ({_noun(one)})" for one in Resource)
         raise ParameterError(f"resourcetype is one of {allowed}", parameter="resourcetype") from None
+
+
+def _noun(resource: Resource) -> str:
+    return resource.name.lower().replace("_", " ")
 
 
 def _limit(subject: Subject, resource: Resource, maximum: int) -> dict[str, Any]:

@@ -126,7 +126,7 @@ def not_downloaded(ctx: StepContext, *, copy: int) -> None:
     templates.move(ctx.tx, copy, CopyState.NOT_THERE, frm=CopyState.DOWNLOADING, operation_id=None, status=WAITING)
     row = templates.row(ctx.tx, known.template_id)
     description = f"The download of template {row['name']} was broken off"
-    tell(ctx.tx, row, known, events.types.TEMPLATE_DOWNLOAD_FAILED, description, level="ERROR")
+    tell(ctx.tx, row, known, events.types.TEMPLATE_DOWNLOAD_FAILED, description, level="WARN")
 
 
 def tell(tx: Tx, row: RowMapping, copy: Copy, kind: str, text: str, *, level: str = "INFO", size: int = 0) -> None:
@@ -160,7 +160,8 @@ def _failed(tx: Tx, row: RowMapping, copy: Copy, reason: Reason, text: str) -> N
         retry_at=tx.now + pause if again else None,
     )
     description = f"Template {row['name']} could not be downloaded: {text}"
-    tell(tx, row, copy, events.types.TEMPLATE_DOWNLOAD_FAILED, description, level="ERROR")
+    level = "WARN" if again else "ERROR"
+    tell(tx, row, copy, events.types.TEMPLATE_DOWNLOAD_FAILED, description, level=level)
 
 
 def _order(tx: Tx, row: RowMapping, copy: Copy) -> DownloadTemplate:
