@@ -9,6 +9,7 @@ from pileus.server.api.command import Params, Response, command, param, registry
 from pileus.server.api.parse import table
 from pileus.server.auth import visibility
 from pileus.server.domain.account import Role
+from pileus.server.domain.ids import Domain
 from pileus.server.registered import register_all
 from pileus.testing.roles import FOREIGN, Callers, Row, id_parameters, leaks, matrix, missing, row, specs, written
 from pileus.testing.tenancy import CANARY, Tenancy
@@ -123,6 +124,52 @@ def test_no_list_shows_another_tenant_whatever_filter_is_given(callers: Callers)
     assert wrong == []
     # The same calls do show these things to somebody who may see them.
     assert shown_to_root >= 8
+
+
+def test_every_list_of_what_accounts_own_answers_to_the_same_five_parameters(callers: Callers) -> None:
+    theirs = callers.tenancy.theirs
+    home, name = str(theirs.user.domain_id), theirs.user.account_name
+    rule: list[tuple[str, dict[str, str], bool | int]] = [
+        ("root", {"listall": "true"}, True),
+        ("root", {}, False),
+        ("root", {"listall": "false"}, False),
+        ("root", {"domainid": home}, True),
+        ("root", {"domainid": "1"}, False),
+        ("root", {"domainid": "1", "isrecursive": "true"}, True),
+        ("root", {"account": name, "domainid": home}, True),
+        ("root", {"account": callers.tenancy.neighbour.account_name, "domainid": home}, False),
+        ("root", {"account": name}, 431),
+        ("owner-admin", {}, False),
+        ("owner-admin", {"listall": "true"}, True),
+        ("owner-admin", {"account": name}, True),
+        ("owner-admin", {"domainid": home}, True),
+        ("owner-admin", {"domainid": "1"}, 531),
+        ("owner", {}, True),
+        ("owner", {"listall": "true"}, True),
+        ("neighbour", {"listall": "true"}, False),
+        ("neighbour", {"account": name}, 531),
+    ]
+    followed, wrong = [], []
+    for spec in specs():
+        known = {field.wire for field in table(spec.params)}
+        # Templates are listed by a filter of their own.
+        if not spec.is_list or "listall" not in known or "templatefilter" in known or spec.returns.kind is Domain:
+            continue
+        if not callers.leaked((), callers.send("root", spec, {"listall": "true"})[1]):
+            continue
+        followed.append(spec.name)
+        mine = {"id": theirs.things[spec.returns.kind]} if spec.returns.kind and "id" in known else {}
+        by_id = [(who, mine, True) for who in ("root", "owner-admin", "owner") if mine]
+        for who, sent, expected in [*rule, *by_id]:
+            if callers.roles[who] not in spec.roles or not set(sent) <= known:
+                continue
+            status, body = callers.send(who, spec, sent)
+            shown = status if status != 200 else bool(callers.leaked((), body))
+            if shown != expected:
+                wrong.append(f"{spec.name} {sent} as {who}: {shown}, not {expected}")
+    assert wrong == []
+    assert {"listVirtualMachines", "listEvents", "listVolumes", "listNetworks", "listUsers"} <= set(followed)
+    assert len(followed) >= 8
 
 
 def _offered(callers: Callers, who: str, body: str, leaked: set[str]) -> bool:
