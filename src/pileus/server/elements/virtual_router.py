@@ -7,9 +7,10 @@ to the router. Nothing ever patches a running router.
 from ipaddress import IPv4Network
 from typing import Any
 
-from sqlalchemy import RowMapping, Select, and_, select
+from sqlalchemy import RowMapping, Select, and_, bindparam, select
 
 from pileus.server.config import keys, value
+from pileus.server.db.prepared import Prepared
 from pileus.server.db.queries import network as networks
 from pileus.server.db.queries import nic as nics
 from pileus.server.db.queries import public_ip as public_ips
@@ -69,7 +70,7 @@ def config(tx: Tx, network_id: int, *, generation: int) -> RouterConfig:
     """
     net = _network(tx, network_id)
     is_virtual = net["guest_ip_type"] == GuestIpType.VIRTUAL
-    cards = tx.all(_cards(network_id))
+    cards = _CARDS.all(tx, the_network_id=network_id)
     addresses = public_ips.of_network(tx, network_id) if is_virtual else []
     outside = next((a.ip for a in addresses if a.is_source_nat), "")
     own = _router_card(cards, net["router_id"])
@@ -93,52 +94,54 @@ def config(tx: Tx, network_id: int, *, generation: int) -> RouterConfig:
 
 
 def _network(tx: Tx, network_id: int) -> RowMapping:
-    row = tx.one(
-        select(
-            network,
-            zone.c.name.label("zone_name"),
-            zone.c.dns1.label("zone_dns1"),
-            zone.c.dns2.label("zone_dns2"),
-            network_offering.c.services,
-            network_config.c.router_id,
-        )
-        .select_from(
-            network.join(zone, zone.c.id == network.c.zone_id)
-            .join(network_offering, network_offering.c.id == network.c.offering_id)
-            .join(network_config, network_config.c.network_id == network.c.id)
-        )
-        .where(network.c.id == network_id)
-    )
+    row = _NETWORK.one(tx, the_network_id=network_id)
     if row is None:
         raise LookupError(f"network {network_id}")
     return row
 
 
-def _cards(network_id: int) -> Select[Any]:
-    return (
-        select(
-            nic.c.mac,
-            nic.c.ip,
-            nic.c.is_default,
-            nic.c.vm_id,
-            vm.c.kind,
-            vm.c.uuid.label("vm_uuid"),
-            vm.c.name.label("vm_name"),
-            vm.c.instance_name,
-            service_offering.c.name.label("offering_name"),
-            guest_data.c.user_data,
-            guest_data.c.password,
-            guest_data.c.password_id,
-            guest_data.c.public_key,
-        )
-        .select_from(
-            nic.join(vm, vm.c.id == nic.c.vm_id)
-            .join(service_offering, service_offering.c.id == vm.c.service_offering_id)
-            .outerjoin(guest_data, guest_data.c.vm_id == vm.c.id)
-        )
-        .where(nic.c.network_id == network_id, nic.c.live == 1)
-        .order_by(nic.c.ip, nic.c.id)
+_NETWORK = Prepared(
+    select(
+        network,
+        zone.c.name.label("zone_name"),
+        zone.c.dns1.label("zone_dns1"),
+        zone.c.dns2.label("zone_dns2"),
+        network_offering.c.services,
+        network_config.c.router_id,
     )
+    .select_from(
+        network.join(zone, zone.c.id == network.c.zone_id)
+        .join(network_offering, network_offering.c.id == network.c.offering_id)
+        .join(network_config, network_config.c.network_id == network.c.id)
+    )
+    .where(network.c.id == bindparam("the_network_id"))
+)
+
+
+_CARDS = Prepared(
+    select(
+        nic.c.mac,
+        nic.c.ip,
+        nic.c.is_default,
+        nic.c.vm_id,
+        vm.c.kind,
+        vm.c.uuid.label("vm_uuid"),
+        vm.c.name.label("vm_name"),
+        vm.c.instance_name,
+        service_offering.c.name.label("offering_name"),
+        guest_data.c.user_data,
+        guest_data.c.password,
+        guest_data.c.password_id,
+        guest_data.c.public_key,
+    )
+    .select_from(
+        nic.join(vm, vm.c.id == nic.c.vm_id)
+        .join(service_offering, service_offering.c.id == vm.c.service_offering_id)
+        .outerjoin(guest_data, guest_data.c.vm_id == vm.c.id)
+    )
+    .where(nic.c.network_id == bindparam("the_network_id"), nic.c.live == 1)
+    .order_by(nic.c.ip, nic.c.id)
+)
 
 
 def _router_card(cards: list[RowMapping], router_id: int | None) -> RowMapping | None:

@@ -251,7 +251,10 @@ class Delivery:
         with self._database.read() as tx:
             if len(host_ids) > MANY:
                 host_ids = set(operations.hosts_with_waiting(tx)) & host_ids
-            return operations.waiting(tx, host_ids) if host_ids else []
+            found = operations.waiting(tx, host_ids) if host_ids else []
+        # A host must not act on what a loss of power could take back.
+        self._database.settled()
+        return found
 
     async def _poll(self) -> None:
         """Finds what another server of the farm asked of our hosts."""

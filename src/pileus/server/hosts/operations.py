@@ -1,7 +1,7 @@
 """Operations asked of hosts: the rows. Everything here runs inside the caller's transaction and talks to nobody."""
 
 import re
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
 
 import msgspec
@@ -69,17 +69,22 @@ class Waiting:
 def request(
     tx: Tx,
     host_id: int,
-    operation: AnyOperation,
+    operation: AnyOperation | Callable[[], AnyOperation],
     *,
     operation_id: str,
     queue: str,
     deadline_at: int | None = None,
     job_id: int | None = None,
 ) -> HostOperation:
-    """Ask, once: a second request with the same id changes nothing and returns how the first stands."""
+    """Ask, once: a second request with the same id changes nothing and returns how the first stands.
+
+    A function makes the operation, and is called for the first request only.
+    """
     known = by_id(tx, operation_id)
     if known is not None:
         return known
+    if callable(operation):
+        operation = operation()
     kind = type(operation).__name__
     key = rows.add(
         tx,

@@ -5,6 +5,8 @@ Whoever gives up on an answer (`HostSilent`) must have an undo that asks for the
 may have acted, or may still act.
 """
 
+from collections.abc import Callable
+
 from sqlalchemy import bindparam, select
 
 from pileus.server.db import rows
@@ -56,7 +58,7 @@ class HostSilent(ResourceUnavailable):
 def ask(
     ctx: StepContext,
     host_id: int,
-    operation: AnyOperation,
+    operation: AnyOperation | Callable[[], AnyOperation],
     *,
     queue: str,
     label: str = "",
@@ -64,7 +66,8 @@ def ask(
 ) -> AnyResult:
     """The host's answer; the step naps until it is there. Raises `HostRefused` and `HostSilent`.
 
-    The time runs from the first call. `label` tells several operations of one step apart (at most 30 characters).
+    The time runs from the first call; a function that makes the operation is called then only.
+    `label` tells several operations of one step apart (at most 30 characters).
     """
     asked = operations.request(
         ctx.tx,

@@ -72,11 +72,8 @@ def push_config(ctx: StepContext, *, network: int, generation: int) -> None:
     if router is None or router.life is None or not router.runs or net.applied >= generation:
         _settle(ctx.tx, network, generation)
         return
-    order = ConfigureRouter(
-        router.name, router.life.epoch, virtual_router.config(ctx.tx, network, generation=generation)
-    )
     try:
-        facts = _ask(ctx, router, router.life, order)
+        facts = _ask(ctx, router, router.life, network, generation)
     except HostSilent as silent:
         _settle(ctx.tx, network, generation, failure=silent.text)
         trigger(ctx.tx, virtual_router.RECONCILER)
@@ -96,8 +93,12 @@ def unclaim(ctx: StepContext, *, network: int, generation: int) -> None:
     trigger(ctx.tx, virtual_router.RECONCILER)
 
 
-def _ask(ctx: StepContext, router: Router, life: Life, order: ConfigureRouter) -> AnyResult:
+def _ask(ctx: StepContext, router: Router, life: Life, network: int, generation: int) -> AnyResult:
     """The router's answer. A router that tried and could not is asked again, a little later each time."""
+
+    def order() -> ConfigureRouter:
+        return ConfigureRouter(router.name, life.epoch, virtual_router.config(ctx.tx, network, generation=generation))
+
     for n, pause_seconds in enumerate(PAUSES_SECONDS):
         label = f"e{life.epoch}.{n}"
         try:

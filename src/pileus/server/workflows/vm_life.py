@@ -73,7 +73,10 @@ def start_on_host(ctx: StepContext, *, vm: int) -> None:
     if life.state is LifeState.LIVE:
         return
     row = vms.by_id(ctx.tx, vm)
-    order = StartVm(spec(ctx.tx, row, life))
+
+    def order() -> StartVm:
+        return StartVm(spec(ctx.tx, row, life))
+
     try:
         facts = ask(ctx, life.host_id, order, queue=queue_of(row), deadline_seconds=START_SECONDS)
     except HostSilent as silent:
