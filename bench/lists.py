@@ -70,7 +70,7 @@ def main() -> int:
         if asked.only != "million":
             worst = max(worst, _full(kind, claims))
         if asked.only != "full":
-            _million(kind, claims)
+            worst = max(worst, _million(kind, claims))
     whole = claim("lists", worst, "s", GOAL_MEAN_SECONDS)
     whole["ok"] = all(one["ok"] for one in claims)
     print(json.dumps(whole))
@@ -97,8 +97,8 @@ def _full(kind: str, claims: list[Claim]) -> float:
     return max(means)
 
 
-def _million(kind: str, claims: list[Claim]) -> None:
-    """Pages of guests: flat in their number, in the number of the page, and in removed guests."""
+def _million(kind: str, claims: list[Claim]) -> float:
+    """Pages of guests: flat in their number, in the number of the page, and in removed guests. The mean over HTTP."""
     chance = random.Random(1)
     with filled(kind, FEW) as (world, _):
         few = Local(world, Client(world.db, root()).keys)
@@ -126,7 +126,8 @@ def _million(kind: str, claims: list[Claim]) -> None:
         with server(directory, world) as port:
             remote = Remote(port, client.keys)
             wall = timed(lambda: remote.page("listVirtualMachines", chance.randrange(last) + 1), RANDOM_PAGES)
-            say(claims, claim(f"{kind}_million_http_median", 1000 * statistics.median(wall), "ms"))
+            say(claims, claim(f"{kind}_million_http_mean", statistics.mean(wall), "s", GOAL_MEAN_SECONDS))
+    return statistics.mean(wall)
 
 
 @contextmanager
