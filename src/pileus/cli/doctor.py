@@ -5,7 +5,6 @@ import shutil
 import sys
 import time
 from collections.abc import Iterator
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated
 
@@ -17,18 +16,11 @@ from pileus.cli.local_cloud import Choices, LocalCloud, choices_of
 from pileus.cli.show import out
 from pileus.cli.state import BadProfile, State, default_state, find_profile
 from pileus.cli.talk import UNAUTHORIZED
+from pileus.cli.vitals import Finding, vitals
 from pileus.sandbox import missing
 
 LEAST_DISK_BYTES = 2 * 1024**3
 LEAST_MEMORY_KIB = 1024 * 1024
-
-
-@dataclass(frozen=True)
-class Finding:
-    """One thing looked at. `mend` is empty when it is well."""
-
-    what: str
-    mend: str = ""
 
 
 def doctor(*, state: Annotated[Path | None, typer.Option(help="Directory of the cloud's files.")] = None) -> None:
@@ -90,6 +82,8 @@ def _cloud(files: State) -> Iterator[Finding]:
         if files.server_config.exists():
             yield Finding("no keys are stored", "pileus up registers keys and stores them")
         return
+    for endpoint in profile.endpoint.split(","):
+        yield from vitals(endpoint.strip())
     client = Client(profile, timeout_seconds=10)
     try:
         yield from _answers(client)

@@ -15,6 +15,7 @@ from pileus.cli.local_cloud import Choices, LocalCloud, LocalCloudError, choices
 from pileus.cli.local_setup import Layout, signed_in
 from pileus.cli.show import err, out, step, told
 from pileus.cli.state import State, default_state
+from pileus.cli.vitals import health
 from pileus.sandbox import check, free_subnet
 from pileus.sandbox.switch import DEFAULT_SUBNET
 
@@ -93,7 +94,7 @@ def down(
 
 
 def status(*, state: StateOption = None) -> None:
-    """Show what of the cloud on this machine runs. Exit status 3 when not all of it does."""
+    """Show what of the cloud on this machine runs. Exit status 3 when not all of it does, or something in it is ill."""
     files = State((state or default_state()).resolve())
     cloud = LocalCloud(files, choices_of(files, _remembered(files)))
     parts = {
@@ -105,7 +106,10 @@ def status(*, state: StateOption = None) -> None:
         out.print(f"{name:20} {'running' if runs else 'stopped'}", highlight=False)
     if all(parts.values()):
         out.print(f"{'API':20} {cloud.endpoint}", highlight=False)
-    else:
+    ill = [finding.what for finding in health(cloud.endpoint) if finding.mend] if parts["management server"] else []
+    for what in ill:
+        out.print(f"{'ill':20} {what} (pileus doctor tells the fix)", highlight=False, markup=False)
+    if ill or not all(parts.values()):
         raise typer.Exit(3)
 
 
