@@ -98,6 +98,15 @@ def test_a_login_opens_a_session_with_a_safe_cookie(api: Api, admin: Person) -> 
     assert key not in stored
 
 
+def test_a_login_tells_how_far_the_users_clock_is_ahead(api: Api, admin: Person) -> None:
+    someone = api.person("someone")
+    assert "timezoneoffset" not in api.login("someone").json()["loginresponse"]
+    for timezone, hours in (("Asia/Kolkata", "5.5"), ("Etc/GMT+12", "-12.0"), ("Etc/UTC", "0.0")):
+        api.ok(admin, "updateUser", id=someone.user_id, timezone=timezone)
+        told = api.login("someone").json()["loginresponse"]
+        assert (told["timezone"], told["timezoneoffset"]) == (timezone, hours)
+
+
 def test_a_login_by_get_is_405(api: Api, admin: Person) -> None:
     params = {"command": "login", "username": "admin", "password": PASSWORD, "response": "json"}
     assert api.send("GET", params).status_code == 405

@@ -6,7 +6,9 @@ import hashlib
 import hmac
 import secrets
 from dataclasses import dataclass
+from datetime import datetime
 from typing import Any
+from zoneinfo import ZoneInfo
 
 from sqlalchemy import RowMapping
 
@@ -164,6 +166,7 @@ def _open(tx: Tx, row: RowMapping) -> Opened:
         "domain_id": row["domain_uuid"],
         "type": str(row["account_type"]),
         "timezone": row["timezone"],
+        "timezone_offset": _offset(row["timezone"], tx.now),
         "registered": "false",
         "session_key": key,
     }
@@ -188,6 +191,17 @@ def _failed(tx: Tx, row: RowMapping | None, client: str) -> None:
         user_id=SYSTEM_USER,
         level="WARN",
     )
+
+
+def _offset(timezone: str | None, now: int) -> str | None:
+    """Hours ahead of UTC at an instant, as text; None without a time zone, or with one this system knows no more."""
+    if not timezone:
+        return None
+    try:
+        offset = datetime.fromtimestamp(now / 1000, ZoneInfo(timezone)).utcoffset()
+    except (KeyError, ValueError, OSError):
+        return None
+    return None if offset is None else str(offset.total_seconds() / 3600)
 
 
 def _event(tx: Tx, row: RowMapping, event_type: str, description: str, *, level: str = "INFO") -> None:

@@ -19,6 +19,7 @@ class LoginResponse(Response, name=""):
     domain_id = out("domain ID of the user")
     type = out("the account type: 0 user, 1 root administrator, 2 domain administrator, 3 resource administrator")
     timezone = out("time zone of the user")
+    timezone_offset = out("hours by which that time zone is ahead of UTC now, such as 5.5")
     registered = out("whether the user is registered")
     timeout = out("seconds after which an idle session ends", "integer")
     session_key = out("the session key to send with every call")
