@@ -64,10 +64,24 @@ def _random_imports(path: Path, text: str) -> list[str]:
     ]
 
 
+def _decisions(directory: Path = Path("docs/decisions")) -> list[str]:
+    """Each decision has a number of its own, and says it."""
+    found = []
+    seen: dict[str, Path] = {}
+    for path in sorted(directory.glob("*.md")):
+        number = path.name.partition("-")[0]
+        if number in seen:
+            found.append(f"{path}: {seen[number].name} has that number; take the next free one")
+        seen[number] = path
+        if not path.read_text().startswith(f"# {int(number)}. "):
+            found.append(f"{path}: its first line begins with '# {int(number)}. '")
+    return found
+
+
 def main() -> int:
     """Check every file."""
     paths = tracked()
-    found = [breach for path in paths for breach in breaches(path)] + _twins(paths)
+    found = [breach for path in paths for breach in breaches(path)] + _twins(paths) + _decisions()
     for breach in found:
         sys.stdout.write(breach + "\n")
     return 1 if found else 0
