@@ -84,7 +84,9 @@ def submit(
         deadline_at=tx.now + int(deadline_seconds * 1000),
         created_at=tx.now,
     )
-    tx.after_commit(lambda: log.info("job submitted", submitted=uuid, workflow=plan.workflow, command=command))
+    # By the commit, which several jobs may share, it is forgotten whose step or call this was.
+    told = {**structlog.contextvars.get_contextvars(), "submitted": uuid, "workflow": plan.workflow}
+    tx.after_commit(lambda: log.info("job submitted", **told, command=command))
     tx.after_commit(announce)
     return JobRef(Id(job_id), uuid)
 

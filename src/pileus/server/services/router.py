@@ -108,7 +108,7 @@ def list_page(
     if state is not None:
         where.append(vm.c.state == str(one_of(VmState, state, "state")))
     if network_id is not None:
-        where.append(vm.c.id.in_(select(nic.c.vm_id, live=True).where(nic.c.network_id == network_id, nic.c.live == 1)))
+        where.append(vm.c.id.in_(select(nic.c.vm_id).where(nic.c.network_id == network_id, nic.c.live == 1)))
     if keyword:
         where.append(like(vm.c.name, keyword))
     rows, count = page(tx, vm, where, offset=offset, limit=limit)
