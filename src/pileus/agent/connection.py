@@ -58,6 +58,7 @@ FIRST_BACKOFF_SECONDS = 0.5
 LONGEST_BACKOFF_SECONDS = 60.0
 ABSENT_SECONDS = 3.0
 """The longest pause while servers refuse connections, because they are not running."""
+PING_SECONDS = 60.0
 SHUTDOWN_GRACE_SECONDS = 10.0
 MOST_MISSED = 10_000
 """Changes kept while a line is being introduced; before that, the inventory of the Hello tells of them."""
@@ -177,8 +178,9 @@ class Connection:
             max_size=LARGEST_FRAME,
             compression=None,
             proxy=None,
-            ping_interval=20,
-            ping_timeout=20,
+            # Heartbeats tell the server that we live; only a server that hangs is found by this.
+            ping_interval=PING_SECONDS,
+            ping_timeout=PING_SECONDS,
             close_timeout=5,
         ) as line:
             if not is_server(line.transport.get_extra_info("ssl_object")):

@@ -27,7 +27,7 @@ from pileus.server.hosts.arrivals import Admitted, Arrivals
 from pileus.server.hosts.authority import Authority, BadRequest, Presented, presented
 from pileus.server.hosts.callbacks import Callbacks
 from pileus.server.hosts.delivery import Delivery, Line
-from pileus.server.hosts.first_bytes import Doorway, Post, Reply
+from pileus.server.hosts.first_bytes import Doorway, HostConnection, Post, Reply
 from pileus.server.hosts.offers import Offers
 from pileus.wire import PROTOCOL
 from pileus.wire.messages import (
@@ -69,12 +69,12 @@ class ListenerSettings:
     address: str = "0.0.0.0"  # noqa: S104 (every peer is authenticated, and hosts are elsewhere)
     port: int = 8250
     names: tuple[str, ...] = ("localhost", "127.0.0.1")
-    heartbeat_seconds: float = 20.0
+    heartbeat_seconds: float = 10.0
     report_seconds: float = 60.0
     down_after_seconds: float | None = None
     """How long a host may be silent; None asks the setting `alert.wait` at every sweep."""
     sweep_seconds: float = 10.0
-    write_heard_seconds: float = 30.0
+    write_heard_seconds: float = 60.0
     most_in_the_door: int = 256
 
 
@@ -260,6 +260,8 @@ class Listener:
 
     async def _listen(self, connection: ServerConnection, line: Line) -> None:
         shown = _shown(connection)
+        if isinstance(connection, HostConnection):
+            connection.beat = line.pulse.beat_whole
         with contextlib.suppress(ConnectionClosed):
             while True:
                 message = _decode(await connection.recv())

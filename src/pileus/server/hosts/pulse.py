@@ -1,10 +1,8 @@
 """Signs of life of one line. A heartbeat costs one assignment, however many hosts it speaks for."""
 
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from dataclasses import dataclass, field
-
-Clock = Callable[[], float]
 
 
 @dataclass
@@ -17,6 +15,11 @@ class Pulse:
     heard_at: float = field(default_factory=time.monotonic)
     silent: dict[int, float] = field(default_factory=dict)
     lost: set[int] = field(default_factory=set)
+
+    def beat_whole(self) -> bool:
+        """A heartbeat that leaves no host out. False when one was left out before: then `beat` has to be told."""
+        self.heard_at = time.monotonic()
+        return not self.silent
 
     def beat(self, silent: Iterable[int], *, now: float) -> set[int]:
         """A heartbeat that leaves out some hosts. Returns those that were lost and speak again."""
