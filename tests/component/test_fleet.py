@@ -1,7 +1,7 @@
 """Fleets of simulated hosts on the real wire: made as they are added, back after every restart, nobody else's."""
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from pathlib import Path
 
 import pytest
@@ -13,6 +13,7 @@ from pileus.server.db.tables.host import fleet as fleet_table
 from pileus.server.db.tables.host import host
 from pileus.server.domain.host import HostState
 from pileus.server.hosts import enrolment, fleets
+from pileus.server.hosts.arrivals import Admitted, Arrivals, _Coming
 from pileus.wire.messages import Ask, GoAway, HostIntro, HostKind, Introduce, Introduced, Welcome, encode
 from pileus.wire.operations import AttachPool, PoolFacts, StartVm, VmFacts, VmSpec
 from pileus.wire.places import PoolKind, PoolRef
@@ -170,6 +171,29 @@ async def test_a_removed_host_is_let_go_and_the_others_stay_on_the_line(site: Si
         await site.answered("op")
     assert HostState.DISCONNECTED not in [state for host_id, state in site.heard.states[:2] if host_id == second]
     assert len([each for each, _ in site.heard.inventories if each == second]) == 1
+
+
+async def test_a_host_removed_while_it_is_let_in_does_not_stay_on_the_line(
+    site: Site, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    first, second = add_simulated(site, 2)
+    _, identity = await enrolled_fleet(site)
+    admit = Arrivals._admit
+
+    def admit_and_remove(arrivals: Arrivals, coming: Sequence[_Coming]) -> list[Admitted]:
+        admitted = admit(arrivals, coming)
+        if first in [host_id for who in admitted for host_id in who.hosts.values()]:
+            # Told to the event loop before it can learn who was admitted.
+            with site.database.write() as tx:
+                tx.execute(update(host).where(host.c.id == first).values(live=None, state=str(HostState.REMOVED)))
+                enrolment.revoke(tx, first)
+        return admitted
+
+    monkeypatch.setattr(Arrivals, "_admit", admit_and_remove)
+    async with fleet_of(site, identity) as running:
+        await until(lambda: site.state(second) is HostState.UP and len(running.fleet.uuids) == 1)
+        site.request(second, "op", AttachPool(POOL))
+        await site.answered("op")
 
 
 async def test_a_deleted_fleet_is_turned_away_for_good_and_another_takes_its_hosts(site: Site) -> None:

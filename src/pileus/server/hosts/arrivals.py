@@ -143,11 +143,12 @@ class Arrivals:
     async def _do(self, batch: list[_Item]) -> None:
         coming = [each for each in batch if isinstance(each, _Coming)]
         if coming:
-            admitted = await asyncio.to_thread(self._admit, coming)
-            for each, who in zip(coming, admitted, strict=True):
-                self._attach(each.line, who)
-                if not each.done.done():
-                    each.done.set_result(who)
+            with self._delivery.admitting():
+                admitted = await asyncio.to_thread(self._admit, coming)
+                for each, who in zip(coming, admitted, strict=True):
+                    self._attach(each.line, who)
+                    if not each.done.done():
+                        each.done.set_result(who)
         for item in batch:
             match item:
                 case _Going():

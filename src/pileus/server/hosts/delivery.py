@@ -6,8 +6,8 @@ Everything that comes from hosts goes through one inbox in the order it came, se
 
 import asyncio
 import contextlib
-from collections.abc import Awaitable, Callable, Mapping
-from contextlib import AbstractContextManager
+from collections.abc import Awaitable, Callable, Iterator, Mapping
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass, field
 
 import structlog
@@ -103,6 +103,7 @@ class Delivery:
         self._progressed = asyncio.Event()
         self._tasks: set[asyncio.Task[None]] = set()
         self._ignore: Callable[[], None] | None = None
+        self._removed_meanwhile: set[int] | None = None
 
     async def start(self) -> None:
         """Begin to listen to signals and to work off the inbox."""
@@ -152,6 +153,17 @@ class Delivery:
     def holds(self, line: Line, host_id: int) -> bool:
         """Whether the host's present line is this one."""
         return self._lines.get(host_id) is line
+
+    @contextmanager
+    def admitting(self) -> Iterator[None]:
+        """Hosts are let in and attached within the block: one that is removed meanwhile does not stay on its line."""
+        self._removed_meanwhile = set()
+        try:
+            yield
+        finally:
+            removed, self._removed_meanwhile = self._removed_meanwhile, None
+            for host_id in removed:
+                self._remove(host_id)
 
     def attach(self, line: Line, hosts: Mapping[str, int]) -> None:
         """From now on these hosts are reached over this line; an older line of one of them is ended."""
@@ -221,6 +233,8 @@ class Delivery:
             line.woken.set()
 
     def _remove(self, host_id: int) -> None:
+        if self._removed_meanwhile is not None:
+            self._removed_meanwhile.add(host_id)
         line = self._lines.get(host_id)
         if line is None:
             return
