@@ -37,7 +37,7 @@ e2e: setup ## Real hosts, real guests, kill -9 (needs root)
 	@$(BIN)/pytest tests/e2e
 
 test: check ## Everything a change must pass
-	@$(BIN)/pytest -n 3 --dist loadgroup tests/unit tests/component tests/workflow tests/conformance tests/e2e
+	@$(BIN)/pytest -n 3 --dist loadgroup --no-loadscope-reorder tests/unit tests/component tests/workflow tests/conformance tests/e2e
 
 KINDS ?= sqlite,postgresql,mariadb
 databases: setup ## Component and workflow suites on every kind of database: an hour (make databases KINDS=mariadb)
