@@ -21,6 +21,7 @@ import tempfile
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass
+from http import HTTPStatus
 from pathlib import Path
 from typing import Any
 
@@ -37,7 +38,7 @@ from pileus.server.db.tables.host import host, host_capacity, host_certificate, 
 from pileus.server.db.tables.place import zone
 from pileus.server.db.transaction import Database
 from pileus.server.hosts.authority import Authority
-from pileus.server.hosts.first_bytes import Doorway
+from pileus.server.hosts.first_bytes import Doorway, Reply
 from pileus.wire import PROTOCOL
 from pileus.wire.messages import Heartbeat, Hello, HostFacts, HostIntro, HostKind, encode
 
@@ -324,8 +325,8 @@ class Client:
 
 async def serve_plainly(port: int) -> int:
     """The same frames through the same connection class, without TLS and without anything behind it."""
-    async def posted(_: object) -> Any:
-        raise NotImplementedError
+    async def posted(_: object) -> Reply:
+        return Reply(HTTPStatus.NOT_FOUND)
 
     doorway = Doorway(posted, most=100_000)
 
