@@ -31,17 +31,17 @@ check: setup ## Lint, types, import law, house rules: seconds
 	@$(BIN)/python tools/role_matrix.py --check
 
 unit: setup ## The suites without guests: seconds to a minute
-	@$(BIN)/pytest -n 2 --dist loadgroup tests/unit tests/component tests/workflow
+	@$(BIN)/pytest -n 2 tests/unit tests/component tests/workflow
 
 e2e: setup ## Real hosts, real guests, kill -9 (needs root)
 	@$(BIN)/pytest tests/e2e
 
 test: check ## Everything a change must pass
-	@$(BIN)/pytest -n 3 --dist loadgroup --no-loadscope-reorder tests/unit tests/component tests/workflow tests/conformance tests/e2e
+	@$(BIN)/pytest -n 3 tests/unit tests/component tests/workflow tests/conformance tests/e2e
 
 KINDS ?= sqlite,postgresql,mariadb
 databases: setup ## Component and workflow suites on every kind of database: an hour (make databases KINDS=mariadb)
-	@PILEUS_TEST_DATABASES=$(KINDS) $(BIN)/pytest -n 2 --dist loadgroup tests/component tests/workflow
+	@PILEUS_TEST_DATABASES=$(KINDS) $(BIN)/pytest -n 2 tests/component tests/workflow
 
 kill-run: setup ## Deploy through two servers that are killed all the time: make kill-run DATABASE=mariadb DEPLOYS=1000
 	@$(BIN)/python -m pileus.testing.killrun --database $(or $(DATABASE),sqlite) --deploys $(or $(DEPLOYS),1000)

@@ -5,6 +5,8 @@ from pathlib import Path
 
 import pytest
 import structlog
+from xdist.remote import Producer
+from xdist.scheduler import LoadScopeScheduling
 
 from pileus.sandbox.watchdog import Watchdog
 from pileus.testing.guard import no_network_in_transactions
@@ -25,14 +27,22 @@ GUESTS = "guests"
 """The group of suites with real guests."""
 
 
-@pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Say what runs in one process when several do (`--dist loadgroup`), and begin with what takes longest."""
+    """Begin with what takes longest."""
     items.sort(key=lambda item: _group(item.path) != GUESTS)
-    for item in items:
-        group = _group(item.path)
-        if group is not None:
-            item.add_marker(pytest.mark.xdist_group(group))
+
+
+class Grouping(LoadScopeScheduling):
+    """Several processes take groups of tests in the order of the tests; a test without a group is one of its own."""
+
+    def _split_scope(self, nodeid: str) -> str:
+        return _group(ROOMS.parent / nodeid.partition("::")[0]) or nodeid
+
+
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Producer) -> Grouping:
+    """What runs in one process when several do."""
+    config.option.loadscopereorder = False
+    return Grouping(config, log)
 
 
 def _group(path: Path) -> str | None:
