@@ -53,14 +53,14 @@ class Dnsmasq:
             await self.stop()
             return
         changed = self._write(plan)
-        restart = before is None or (before.arguments, before.guest_ip) != (plan.arguments, plan.guest_ip)
-        if restart or self._process is None or self._process.returncode is not None:
+        same = before is not None and (before.arguments, before.guest_ip) == (plan.arguments, plan.guest_ip)
+        if before is None or not same or self._process is None or self._process.returncode is not None:
             await self.stop()
             await self._start(plan)
             self._supervisor = asyncio.create_task(self._supervise(), name="dnsmasq")
         elif changed:
             self._process.send_signal(signal.SIGHUP)
-            await self._release(plan)
+            await self._release(plan, before)
 
     async def _mtu(self) -> int:
         links = msgspec.json.decode(await run("ip", "-j", "link", "show", "dev", self._device), type=list[_Link])
@@ -190,9 +190,13 @@ class Dnsmasq:
             return []
         return [one for one in release.held(self._lease_file.read_text()) if (one.mac, one.ip) not in plan.leased]
 
-    async def _release(self, plan: leases.Plan) -> None:
+    async def _release(self, plan: leases.Plan, before: leases.Plan) -> None:
         """End the leases of guests that are gone; where dnsmasq will not, a new one must."""
-        for lease in self._gone(plan):
+        gone = {(lease.mac, lease.ip): lease for lease in self._gone(plan)}
+        # A guest has its lease before dnsmasq has written it down: what could have been given is released, too.
+        for mac, ip in before.leased - plan.leased:
+            gone.setdefault((mac, ip), release.Held(mac, ip, "*"))
+        for lease in gone.values():
             release.release(lease, server=plan.guest_ip, device=self._device)
         deadline = time.monotonic() + RELEASE_SECONDS
         while self._gone(plan):
