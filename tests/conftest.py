@@ -26,6 +26,9 @@ ROOMS = Path(__file__).parent
 GUESTS = {"e2e": 0, "conformance": 1}
 """Suites with real guests, which take longest, in the order in which they begin."""
 
+WITHOUT_GUESTS = {"test_bad_images", "test_clients", "test_farm", "test_farm_kill"}
+"""End-to-end tests whose hosts are simulated."""
+
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Begin with what takes longest."""
@@ -49,7 +52,7 @@ def _group(path: Path) -> str | None:
     """Guests mostly wait, beside whatever uses the rest of the machine; harnesses are spread singly."""
     room = _room(path)
     if room in GUESTS:
-        return room
+        return "simulated" if path.stem in WITHOUT_GUESTS else room
     if room == "workflow":
         return None
     return "databases" if path.name.startswith("test_database_") else path.stem
