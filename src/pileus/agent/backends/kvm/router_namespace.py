@@ -201,9 +201,7 @@ class NamespaceRouters:
         await self._end_processes(name)
         for index in range(len(DEVICES)):
             # Taking the outer end away is at once; a namespace takes its devices along only some time after.
-            outer = _outer(name, index)
-            if (await programs.attempt(["ip", "link", "show", "dev", outer])).status == 0:
-                await programs.run(["ip", "link", "del", outer])
+            await _remove_link(_outer(name, index))
         if _namespace_path(name).exists():
             await programs.run(["ip", "netns", "del", _namespace(name)])
         place = self._place(name)
@@ -275,6 +273,13 @@ async def _refusing(what: str) -> AsyncIterator[None]:
         yield
     except (programs.Failed, router_control.Unreachable, OSError) as error:
         raise Refused(Reason.FAILED, f"router {what}: {error}") from error
+
+
+async def _remove_link(device: str) -> None:
+    """Make sure there is no such link. A namespace that went before takes its ends along whenever it likes."""
+    ended = await programs.attempt(["ip", "link", "del", device])
+    if ended.status != 0 and (await programs.attempt(["ip", "link", "show", "dev", device])).status == 0:
+        raise programs.Failed(f"ip: {ended.said}")
 
 
 def _check(router: RouterSpec, bridges: Sequence[str]) -> None:
