@@ -24,6 +24,22 @@ class Status(ToRouter, frozen=True, tag="status"):
     """Replied with counters, and facts when a config is applied."""
 
 
+class AddressTraffic(Struct, frozen=True):
+    """Bytes from and to the outside by public `ip`, whatever rule they used."""
+
+    ip: str
+    received_bytes: int
+    sent_bytes: int
+
+
+class RuleTraffic(Struct, frozen=True):
+    """Bytes of connections that came in by the rule with this id: a firewall rule, a forward or a balancer."""
+
+    id: str
+    received_bytes: int
+    sent_bytes: int
+
+
 class RouterCounters(Struct, frozen=True):
     """Since the appliance started: bytes on the public side, and what the services did."""
 
@@ -35,6 +51,8 @@ class RouterCounters(Struct, frozen=True):
     pages_served: int
     passwords_served: int
     dnsmasq_starts: int
+    addresses: tuple[AddressTraffic, ...] = ()
+    rules: tuple[RuleTraffic, ...] = ()
 
 
 class RouterReply(Struct, frozen=True):

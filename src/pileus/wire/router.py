@@ -51,9 +51,71 @@ class PortForward(Struct, frozen=True):
     guest_end: int
 
 
+class FirewallRule(Struct, frozen=True):
+    """Lets new connections to public `ip` in, by what they ask for before any translation.
+
+    `protocol` is tcp, udp or icmp. Ports are a range; those of icmp are 0. `icmp_type` and `icmp_code` are -1 for any.
+    `cidrs` are the sources; there is at least one.
+    """
+
+    id: str
+    ip: str
+    protocol: str
+    start: int = 0
+    end: int = 0
+    icmp_type: int = -1
+    icmp_code: int = -1
+    cidrs: tuple[str, ...] = ("0.0.0.0/0",)
+
+
+class StaticNat(Struct, frozen=True):
+    """Public `ip` belongs to one guest whole, both ways: what it sends leaves with this address."""
+
+    ip: str
+    guest_ip: str
+
+
+class LoadBalancer(Struct, frozen=True):
+    """TCP connections to public `ip` and `port` are shared out among `members`, guests' addresses.
+
+    `algorithm` is roundrobin, leastconn or source. A member that does not answer gets no connections. Without
+    members connections are refused.
+    """
+
+    id: str
+    ip: str
+    port: int
+    guest_port: int
+    algorithm: str
+    members: tuple[str, ...] = ()
+
+
+class VpnUser(Struct, frozen=True):
+    """Who may come in by the remote-access VPN."""
+
+    name: str
+    password: str
+
+
+class RemoteAccessVpn(Struct, frozen=True):
+    """L2TP over IPsec with a pre-shared key at public `ip`.
+
+    Clients get addresses from `first_ip` to `last_ip`; `local_ip` is the router's end of every tunnel.
+    """
+
+    ip: str
+    preshared_key: str
+    local_ip: str
+    first_ip: str
+    last_ip: str
+    users: tuple[VpnUser, ...] = ()
+
+
 class RouterConfig(Struct, frozen=True):
     """Everything a router must do, at one generation. Lists are sorted by the server, so equal configs hash equal.
 
+    With the service "firewall" nothing new comes in from outside but what a firewall rule lets in; without it every
+    port forward, balancer and static NAT is open to all.
     `gateway` is the way out of guests and router when the router itself is not it: a Direct network's own gateway.
     """
 
@@ -69,6 +131,10 @@ class RouterConfig(Struct, frozen=True):
     guests: tuple[GuestData, ...] = ()
     public: tuple[PublicAddress, ...] = ()
     port_forwards: tuple[PortForward, ...] = ()
+    firewall: tuple[FirewallRule, ...] = ()
+    static_nats: tuple[StaticNat, ...] = ()
+    load_balancers: tuple[LoadBalancer, ...] = ()
+    vpn: RemoteAccessVpn | None = None
 
 
 def fingerprint(config: RouterConfig) -> str:
