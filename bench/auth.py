@@ -24,6 +24,7 @@ from pileus.server.db.tables.network import network
 from pileus.server.db.tables.vm import vm
 from pileus.server.db.tables.volume import volume
 from pileus.server.db.transaction import Database
+from pileus.server.domain.vm import VmKind
 from pileus.server.registered import register_all
 from pileus.server.services import session
 from pileus.testing.client import Client, counted_statements
@@ -120,7 +121,8 @@ class Cloud:
         with self._database.read() as tx:
             scope = visibility.scope(self.caller, tx=tx)
             where = scope.where(vm.c.account_id, vm.c.domain_id)
-            assert tx.scalar(select(func.count()).select_from(vm).where(vm.c.live == 1, *where)) >= 1
+            of_users = (vm.c.live == 1, vm.c.kind == VmKind.USER)
+            assert tx.scalar(select(func.count()).select_from(vm).where(*of_users, *where)) >= 1
 
     def foreign_id(self) -> None:
         """Find out that another tenant's thing is not theirs to see."""

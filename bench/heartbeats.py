@@ -325,6 +325,7 @@ class Client:
 
 async def serve_plainly(port: int) -> int:
     """The same frames through the same connection class, without TLS and without anything behind it."""
+
     async def posted(_: object) -> Reply:
         return Reply(HTTPStatus.NOT_FOUND)
 

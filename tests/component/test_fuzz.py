@@ -75,3 +75,9 @@ def test_a_bad_answer_would_be_noticed(
     attempt = Attempt("user", b"", spec, True)
     (found,) = fuzzer.complaints(attempt, Told(status, content_type, body, 0.1))
     assert complaint in found
+
+
+def test_a_name_that_xml_cannot_hold_may_be_told_by_its_replacement(fuzzer: Fuzzer) -> None:
+    attempt = Attempt("user", b"", registry["listZones"], False, sent={"\0": "%%"})
+    told = Told(431, "text/xml", "<a><errortext>parameter \ufffd is given twice</errortext></a>".encode(), 0.1)
+    assert fuzzer.complaints(attempt, told) == []

@@ -281,8 +281,13 @@ def _error_text(attempt: Attempt, told: Told) -> str:
     return next(tree.iter("errortext")).text or "" if told.status != 200 else ""
 
 
+_NOT_IN_XML = re.compile("[\x00-\x08\x0b\x0c\x0e-\x1f\ud800-\udfff\ufffe\uffff]")
+
+
 def _names_a_parameter(attempt: Attempt, text: str) -> bool:
     told = text.lower()
     known = {each.wire for each in table(attempt.spec.params)}
-    names = known | {name.lower()[:80] for name in attempt.sent} | {"the parameters"}
+    # What XML cannot carry stands there as a replacement character.
+    sent = {name.lower()[:80] for name in attempt.sent}
+    names = known | sent | {_NOT_IN_XML.sub("\ufffd", name) for name in sent} | {"the parameters"}
     return any(re.search(rf"(?<!\w){re.escape(name)}(?!\w)", told) for name in names if name)
