@@ -41,6 +41,28 @@ def test_lists_of_constants_and_parameters_go_together(db: Database) -> None:
         assert some.scalars(tx, least=last) == [last]
 
 
+@pytest.mark.parametrize("n", [0, 1, 2, 3, 4, 5, 9])
+def test_a_list_is_passed_as_one_parameter_however_long(db: Database, n: int) -> None:
+    among = Prepared(select(event.c.id).where(event.c.id.in_(bindparam("ids", expanding=True))).order_by(event.c.id))
+    besides = Prepared(
+        select(event.c.id)
+        .where(event.c.id.not_in(bindparam("ids", expanding=True)), event.c.state == bindparam("the_state"))
+        .order_by(event.c.id)
+    )
+    with db.write() as tx:
+        keys = [added(tx, "Listed") for _ in range(9)]
+        assert among.scalars(tx, ids=keys[:n]) == keys[:n]
+        assert besides.scalars(tx, ids=set(keys[:n]), the_state="Listed") == keys[n:]
+
+
+def test_lists_of_about_one_length_share_a_statement(db: Database) -> None:
+    among = Prepared(select(event.c.id).where(event.c.id.in_(bindparam("ids", expanding=True))))
+    with counted_statements(db) as seen, db.read() as tx:
+        for n in (5, 6, 7, 8):
+            among.all(tx, ids=range(n))
+    assert len({statement for statement in seen if "FROM event" in statement}) == 1
+
+
 def test_a_change_tells_how_many_rows_it_met(db: Database) -> None:
     with db.write() as tx:
         key = added(tx)
@@ -119,3 +141,21 @@ def test_a_prepared_change_of_a_followed_table_is_logged_with_its_row(db: Databa
         rows.change(tx, cluster, {"id": key}, allocation_state="Disabled")
         rows.change(tx, event, {"id": 1}, state="Completed")
         assert changes.pending(tx.connection) == {(changes.CLUSTER, key)}
+
+
+def test_a_prepared_change_of_a_list_of_rows_is_logged_with_each(db: Database) -> None:
+    some = Prepared(
+        update(cluster).where(cluster.c.id.in_(bindparam("ids", expanding=True))).values(allocation_state="Disabled")
+    )
+    with db.write() as tx:
+        place = {"name": "z", "dns1": "192.0.2.1", "internal_dns1": "192.0.2.1", "network_type": "Basic", "token": "t"}
+        zone_id = rows.add(tx, zone, created_at=tx.now, **place)
+        ends = {"gateway": "192.0.2.1", "netmask": "255.255.255.0", "start_ip": "192.0.2.2", "end_ip": "192.0.2.9"}
+        pod_id = rows.add(tx, pod, name="p", zone_id=zone_id, created_at=tx.now, **ends)
+        group = {"zone_id": zone_id, "pod_id": pod_id, "hypervisor": "KVM", "created_at": tx.now}
+        keys = [rows.add(tx, cluster, name=name, **group) for name in "abc"]
+    with db.write() as tx:
+        assert some.changed(tx, ids=keys) == 3
+        assert changes.pending(tx.connection) == {(changes.CLUSTER, key) for key in keys}
+        assert some.changed(tx, ids=[*keys, *range(1000, 1000 + changes.MOST_ROWS)]) == 3
+        assert changes.EVERYTHING in changes.pending(tx.connection)

@@ -5,7 +5,7 @@ told from its key logs `EVERYTHING`. Prepared statements tell it themselves (`fo
 any other way is not seen: whoever believes a view must be able to ask the database too.
 """
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from typing import Any, NamedTuple, cast
 
 from sqlalchemy import (
@@ -108,8 +108,8 @@ def trim(connection: Connection, *, keep: int) -> int:
 
 
 def followed_by(statement: Any) -> tuple[str, str] | None:
-    """For a prepared statement on a followed table: the subject it changes, and the parameter that names the row ("" if
-    none does). None for a statement that is of no interest."""
+    """For a prepared statement on a followed table: the subject it changes, and the parameter that names the row or a
+    list of rows ("" if none does). None for a statement that is of no interest."""
     if not isinstance(statement, Insert | Update | Delete):
         return None
     followed = _FOLLOWED.get(cast(Table, statement.table))
@@ -123,16 +123,25 @@ def followed_by(statement: Any) -> tuple[str, str] | None:
     return EVERYTHING[0], ""
 
 
-def noted(connection: Connection, subject: str, row_id: int) -> None:
-    """A prepared statement has changed a row."""
+def noted(connection: Connection, subject: str, row_ids: int | Collection[int]) -> None:
+    """A prepared statement has changed a row, or some of these."""
     found: set[Change] = connection.info.setdefault(_PENDING, set())
-    found.add((subject, row_id))
+    if isinstance(row_ids, Collection):
+        found.update([EVERYTHING] if len(row_ids) > MOST_ROWS else [(subject, int(row_id)) for row_id in row_ids])
+    else:
+        found.add((subject, int(row_ids)))
 
 
 def _is_key(clause: ColumnElement[Any], key: ColumnElement[Any]) -> bool:
-    if not isinstance(clause, BinaryExpression) or clause.left is not key or clause.operator is not operators.eq:
+    if (
+        not isinstance(clause, BinaryExpression)
+        or clause.left is not key
+        or not isinstance(clause.right, BindParameter)
+    ):
         return False
-    return isinstance(clause.right, BindParameter)
+    if clause.right.expanding:
+        return clause.operator is operators.in_op and clause.right.required
+    return clause.operator is operators.eq
 
 
 def _executed(

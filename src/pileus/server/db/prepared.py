@@ -4,8 +4,8 @@ For the hottest paths: building a small statement and computing its cache key co
 run it. The SQL is SQLAlchemy's own, so every dialect gets what it would get; types that convert values are refused.
 """
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Any, cast
 
 from sqlalchemy import Column, Connection, Delete, Insert, RowMapping, Select, Table, Update, insert
@@ -34,10 +34,19 @@ class _Form:
     """What of a table whose changes are logged it changes: see `changes.followed_by`."""
     names: tuple[str, ...] = ()
     """Names of the columns it answers, known after the first run."""
+    lists: tuple[str, ...] = ()
+    """Parameters that are lists. The statement is then written anew for each room that a list may need."""
+    rooms: "dict[tuple[int, ...], _Form]" = field(default_factory=dict)
+    """By how many values each list has room for."""
+    places: Mapping[str, Sequence[str]] = field(default_factory=dict)
+    """Of a form with room: by list, the names of the parameters that take its values."""
 
 
 class Prepared:
-    """One statement. Values are passed by the names of its `bindparam`s; all must be given."""
+    """One statement. Values are passed by the names of its `bindparam`s; all must be given.
+
+    A `bindparam` that is `expanding` takes a collection of values, for IN and NOT IN.
+    """
 
     def __init__(self, statement: Select[Any] | Update | Delete) -> None:
         self._statement: Select[Any] | Update | Delete | Insert = statement
@@ -82,6 +91,8 @@ class Prepared:
     def _run(self, tx: Tx, values: Mapping[str, Any]) -> tuple[Any, _Form]:
         connection = tx.connection
         form = self._forms.get(connection.dialect.name) or self._form(connection.dialect)
+        if form.lists:
+            form, values = self._with_room(form, connection.dialect, values)
         given = {**form.defaults, **values}
         for name, make in form.made:
             if name not in values:
@@ -90,7 +101,7 @@ class Prepared:
         cursor = _execute(connection, form.sql, sent)
         if form.followed is not None and cursor.rowcount != 0:
             subject, parameter = form.followed
-            changes.noted(connection, subject, int(given[parameter]) if parameter else 0)
+            changes.noted(connection, subject, given[parameter] if parameter else 0)
         if not form.names and cursor.description:
             names = tuple(column[0] for column in cursor.description)
             if len(set(names)) != len(names):
@@ -100,6 +111,17 @@ class Prepared:
 
     def _form(self, dialect: Dialect) -> _Form:
         return self._forms.setdefault(dialect.name, _form(self._statement, dialect))
+
+    def _with_room(self, form: _Form, dialect: Dialect, values: Mapping[str, Any]) -> tuple[_Form, Mapping[str, Any]]:
+        """The form for lists of these lengths, and the values by the names it has for them."""
+        filled = {name: _filled(values[name]) for name in form.lists}
+        lengths = {name: len(each) for name, each in filled.items()}
+        room = tuple(lengths.values())
+        fitting = form.rooms.get(room) or form.rooms.setdefault(room, _form(self._statement, dialect, rooms=lengths))
+        given = dict(values)
+        for name, each in filled.items():
+            given.update(zip(fitting.places[name], each, strict=True))
+        return fitting, given
 
 
 class Insertion(Prepared):
@@ -124,7 +146,19 @@ class Insertion(Prepared):
         return self._forms.setdefault(dialect.name, _form(statement, dialect, self._columns))
 
 
-def _form(statement: Any, dialect: Dialect, columns: Sequence[str] | None = None) -> _Form:
+def _filled(values: Collection[Any]) -> list[Any]:
+    """The values, and the last again until there is a power of two: so few lengths have statements of their own."""
+    found = list(values)
+    return found + found[-1:] * ((1 << (len(found) - 1).bit_length()) - len(found)) if found else found
+
+
+def _form(
+    statement: Any,
+    dialect: Dialect,
+    columns: Sequence[str] | None = None,
+    *,
+    rooms: Mapping[str, int] | None = None,
+) -> _Form:
     compiled = statement.compile(dialect=dialect, column_keys=columns)
     assert isinstance(compiled, SQLCompiler)  # noqa: S101 (what every statement compiles to)
     for bind in compiled.binds.values():
@@ -137,8 +171,14 @@ def _form(statement: Any, dialect: Dialect, columns: Sequence[str] | None = None
             raise TypeError(f"column {entry.name} has a type that converts values")
     # Lists of constants are written out; what is passed with each run is not known yet.
     wanted = [bind.key for bind in compiled.binds.values() if bind.required]
-    state = compiled.construct_expanded_state(dict.fromkeys(wanted))
+    lists = tuple(bind.key for bind in compiled.binds.values() if bind.required and bind.expanding)
+    known = rooms or dict.fromkeys(lists, 0)
+    state = compiled.construct_expanded_state(
+        {**dict.fromkeys(wanted), **{name: [None] * known[name] for name in lists}}
+    )
     made: list[tuple[str, Any]] = []
+    places = {name: tuple(state.parameter_expansion[name]) for name in lists}
+    wanted += [place for each in places.values() for place in each]
     defaults = {name: value for name, value in state.parameters.items() if name not in wanted}
     for column in compiled.insert_prefetch:
         constant, make = _default(column)
@@ -147,7 +187,9 @@ def _form(statement: Any, dialect: Dialect, columns: Sequence[str] | None = None
         else:
             made.append((column.key, make))
     order = None if state.positiontup is None else tuple(state.positiontup)
-    return _Form(state.statement, order, defaults, tuple(made), changes.followed_by(statement))
+    followed = changes.followed_by(statement)
+    unsized = lists if rooms is None else ()
+    return _Form(state.statement, order, defaults, tuple(made), followed, lists=unsized, places=places)
 
 
 def _default(column: Column[Any]) -> tuple[Any, Any]:

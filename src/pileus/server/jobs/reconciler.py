@@ -9,14 +9,16 @@ import threading
 import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from dataclasses import dataclass
+from functools import cache
 
 import structlog
-from sqlalchemy import bindparam, insert, select, update
+from sqlalchemy import BigInteger, RowMapping, bindparam, case, insert, select, update
 from sqlalchemy.exc import IntegrityError
 
 from pileus.server.db import rows
-from pileus.server.db.moment import database_now
+from pileus.server.db.moment import clock_of, database_now, now_expression, now_parameter
 from pileus.server.db.prepared import Prepared
 from pileus.server.db.tables.job import lease
 from pileus.server.db.transaction import Database, Tx
@@ -69,7 +71,7 @@ def reconciler(name: str, *, period_seconds: float) -> Callable[[Run], Run]:
 def trigger(tx: Tx, name: str) -> None:
     """Have the reconciler run soon after the commit, and once more if it is running now."""
     if not _ASKING.changed(tx, the_name=name):
-        _ensure(tx, name, ran_at=ASKED)
+        _ensured(tx, name, ran_at=ASKED)
     tx.after_commit(announce_reconcilers)
 
 
@@ -80,22 +82,30 @@ _ASKING = Prepared(
 
 def triggered(tx: Tx) -> dict[str, int]:
     """The reconcilers that somebody asked for or whose server died, and when the lease that stands on each is over."""
-    asked = select(lease.c.name, lease.c.until_at).where(lease.c.ran_at <= ASKED).order_by(lease.c.name)
-    return {row["name"]: int(row["until_at"]) for row in tx.all(asked)}
+    return {row["name"]: int(row["until_at"]) for row in _TRIGGERED.all(tx)}
+
+
+_TRIGGERED = Prepared(select(lease.c.name, lease.c.until_at).where(lease.c.ran_at <= ASKED).order_by(lease.c.name))
 
 
 def due(tx: Tx) -> list[str]:
     """The registered reconcilers that nobody runs now and whose time has come, the longest overdue first."""
-    free = tx.all(select(lease).where(lease.c.until_at <= database_now(tx)).order_by(lease.c.ran_at, lease.c.name))
+    free = _free(clock_of(tx)).all(tx, **now_parameter(tx))
     known = [(reconcilers[row["name"]], row["ran_at"]) for row in free if row["name"] in reconcilers]
     return [each.name for each, ran_at in known if ran_at + each.period_seconds * 1000 <= tx.now]
+
+
+@cache
+def _free(clock: str) -> Prepared:
+    found = select(lease.c.name, lease.c.ran_at).where(lease.c.until_at <= now_expression(clock))
+    return Prepared(found.order_by(lease.c.ran_at, lease.c.name))
 
 
 def ensure_all(tx: Tx, *, ran_at: int = ASKED) -> None:
     """Give every registered reconciler its row."""
     known = set(tx.execute(select(lease.c.name)).scalars())
     for name in reconcilers.keys() - known:
-        _ensure(tx, name, ran_at=ran_at)
+        _ensured(tx, name, ran_at=ran_at)
 
 
 def run_once(db: Database, name: str, *, owner: str, lease_seconds: float = LEASE_SECONDS) -> bool:
@@ -125,14 +135,15 @@ def take_away(tx: Tx, owner: str) -> int:
     return taken
 
 
-def _ensure(tx: Tx, name: str, *, ran_at: int) -> None:
-    if rows.one(tx, lease, name=name) is not None:
-        return
-    try:
-        with tx.connection.begin_nested():
+def _ensured(tx: Tx, name: str, *, ran_at: int) -> RowMapping:
+    row = rows.one(tx, lease, name=name)
+    if row is None:
+        # Another server may have just added it.
+        with suppress(IntegrityError), tx.connection.begin_nested():
             tx.execute(insert(lease).values(name=name, until_at=0, ran_at=ran_at))
-    except IntegrityError:
-        return
+        row = rows.one(tx, lease, name=name)
+    assert row is not None  # noqa: S101 (rows of reconcilers are never removed)
+    return row
 
 
 @dataclass(frozen=True)
@@ -143,27 +154,56 @@ class _Claim:
 
 def _claim(db: Database, name: str, owner: str, lease_seconds: float) -> _Claim | None:
     def claim(tx: Tx) -> _Claim | None:
-        _ensure(tx, name, ran_at=ASKED)
-        row = tx.one(select(lease).where(lease.c.name == name))
-        assert row is not None  # noqa: S101 (ensured above)
-        now = database_now(tx)
-        free = update(lease).where(lease.c.name == name, lease.c.token == row["token"], lease.c.until_at <= now)
-        until_at = now + int(lease_seconds * 1000)
+        row = _ensured(tx, name, ran_at=ASKED)
+        token = int(row["token"])
         # Who asks from now on, even before the function has looked at anything, asks for another run.
-        taken = tx.execute(free.values(owner=owner, token=row["token"] + 1, until_at=until_at, ran_at=RUNNING))
-        return _Claim(int(row["token"]) + 1, tx.now) if taken.rowcount else None
+        taken = _claiming(clock_of(tx)).changed(
+            tx,
+            the_name=name,
+            seen_token=token,
+            new_token=token + 1,
+            new_owner=owner,
+            lease_ms=int(lease_seconds * 1000),
+            **now_parameter(tx),
+        )
+        return _Claim(token + 1, tx.now) if taken else None
 
     return db.run(claim)
 
 
+@cache
+def _claiming(clock: str) -> Prepared:
+    now = now_expression(clock)
+    return Prepared(
+        update(lease)
+        .where(lease.c.name == bindparam("the_name"), lease.c.token == bindparam("seen_token"), lease.c.until_at <= now)
+        .values(
+            owner=bindparam("new_owner"),
+            token=bindparam("new_token"),
+            until_at=now + bindparam("lease_ms", type_=BigInteger),
+            ran_at=RUNNING,
+        )
+    )
+
+
 def _release(db: Database, name: str, claim: _Claim) -> None:
     def release(tx: Tx) -> None:
-        mine = update(lease).where(lease.c.name == name, lease.c.token == claim.token)
-        tx.execute(mine.where(lease.c.ran_at == RUNNING).values(ran_at=claim.began_at))
-        tx.execute(mine.values(owner=None, until_at=0))
+        _RELEASING.changed(tx, the_name=name, the_token=claim.token, began_at=claim.began_at)
         tx.after_commit(announce_reconcilers)
 
     db.run(release)
+
+
+_RELEASING = Prepared(
+    update(lease)
+    .where(lease.c.name == bindparam("the_name"), lease.c.token == bindparam("the_token"))
+    .values(
+        owner=None,
+        until_at=0,
+        # Asked again while it ran: it is due again.
+        ran_at=case((lease.c.ran_at == RUNNING, bindparam("began_at", type_=BigInteger)), else_=lease.c.ran_at),
+    )
+)
 
 
 def _renew(db: Database, name: str, owner: str, lease_seconds: float) -> None:
