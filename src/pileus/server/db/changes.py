@@ -96,9 +96,10 @@ def write_down(connection: Connection) -> None:
         return
     if EVERYTHING in found:
         found = {EVERYTHING}
-    connection.execute(
-        insert(row_change), [{"subject": subject, "row_id": row_id} for subject, row_id in sorted(found)]
-    )
+    connection.execute(_LOGGING, [{"subject": subject, "row_id": row_id} for subject, row_id in sorted(found)])
+
+
+_LOGGING = insert(row_change)
 
 
 def trim(connection: Connection, *, keep: int) -> int:

@@ -7,7 +7,7 @@ from collections.abc import Callable
 from typing import Generic, TypeVar
 from weakref import WeakKeyDictionary
 
-from sqlalchemy import Engine, insert, select, update
+from sqlalchemy import Engine, bindparam, insert, select, update
 from sqlalchemy.exc import IntegrityError
 
 from pileus.server.db.prepared import Prepared
@@ -17,6 +17,10 @@ from pileus.server.db.transaction import Tx
 T = TypeVar("T")
 
 _ALL = Prepared(select(generations))
+
+_RAISING = Prepared(
+    update(generations).where(generations.c.name == bindparam("the_name")).values(n=generations.c.n + 1)
+)
 
 _MEMO = "generations"
 _CHANGED = -1
@@ -34,13 +38,12 @@ def current(tx: Tx, name: str) -> int:
 def bump(tx: Tx, name: str) -> None:
     """Say that a cached noun has changed; every server sees it in its next unit of work after the commit."""
     current(tx, name)
-    raise_it = update(generations).where(generations.c.name == name).values(n=generations.c.n + 1)
-    if tx.execute(raise_it).rowcount == 0:
+    if _RAISING.changed(tx, the_name=name) == 0:
         try:
             with tx.connection.begin_nested():
                 tx.execute(insert(generations).values(name=name, n=1))
         except IntegrityError:
-            tx.execute(raise_it)
+            _RAISING.changed(tx, the_name=name)
     tx.memo[_MEMO][name] = _CHANGED
 
 

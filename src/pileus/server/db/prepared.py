@@ -60,6 +60,13 @@ class Prepared:
         cursor.close()
         return cast(list[Row], rows)
 
+    def tuples(self, tx: Tx, **values: Any) -> list[tuple[Any, ...]]:
+        """All rows, each as a tuple of its columns."""
+        cursor, _ = self._run(tx, values)
+        found: list[tuple[Any, ...]] = cursor.fetchall()
+        cursor.close()
+        return found
+
     def one(self, tx: Tx, **values: Any) -> Row | None:
         """The first row, or None: for statements that can find one at most."""
         cursor, form = self._run(tx, values)

@@ -51,15 +51,27 @@ def transition_all(
     tx: Tx, table: Table, row_ids: Collection[int], transitions: Transitions[S], new: S, **values: Any
 ) -> list[int]:
     """Move many rows to state `new` at once. Returns the ids of those that went, in order; a thousand ids at most."""
-    before = [str(state) for state in transitions.before(new)]
-    there = table.c.id.in_(list(row_ids)), table.c.state.in_(before)
-    going = [row["id"] for row in tx.all(select(table.c.id).where(*there).order_by(table.c.id).with_for_update())]
+    before = tuple(str(state) for state in transitions.before(new))
+    going: list[int] = _locking(table, before).scalars(tx, row_ids=list(row_ids))
     if going:
         # Locked above: nobody has moved them in between.
-        tx.execute(update(table).where(table.c.id.in_(going)).values(state=str(new), **values))
+        given = {f"new_{name}": value for name, value in values.items()}
+        _moving_all(table, tuple(values)).changed(tx, row_ids=going, new_state=str(new), **given)
         for row_id in going:
             _tell_rolls(tx, table, row_id, transitions.before(new), new)
     return going
+
+
+@cache
+def _locking(table: Table, states: tuple[str, ...]) -> Prepared:
+    there = table.c.id.in_(bindparam("row_ids", expanding=True)), table.c.state.in_(states)
+    return Prepared(select(table.c.id).where(*there).order_by(table.c.id).with_for_update())
+
+
+@cache
+def _moving_all(table: Table, columns: tuple[str, ...]) -> Prepared:
+    values: dict[str, Any] = {name: bindparam(f"new_{name}") for name in ("state", *columns)}
+    return Prepared(update(table).where(table.c.id.in_(bindparam("row_ids", expanding=True))).values(values))
 
 
 def _tell_rolls(tx: Tx, table: Table, row_id: int, before: Collection[S], new: S) -> None:

@@ -180,20 +180,6 @@ def _public(address: Address) -> PublicAddress:
 
 
 def _port_forwards(tx: Tx, network_id: int) -> tuple[PortForward, ...]:
-    rule = port_forwarding_rule
-    card = and_(nic.c.vm_id == rule.c.vm_id, nic.c.network_id == rule.c.network_id, nic.c.live == 1)
-    rows = tx.all(
-        select(rule, public_ip.c.address, nic.c.ip.label("guest_ip"))
-        .select_from(rule.join(public_ip, public_ip.c.id == rule.c.public_ip_id).join(nic, card))
-        .where(
-            rule.c.network_id == network_id,
-            rule.c.live == 1,
-            rule.c.state != str(RuleState.REVOKE),
-            public_ip.c.network_id == network_id,
-            public_ip.c.state == str(IpState.ALLOCATED),
-        )
-        .order_by(rule.c.uuid)
-    )
     return tuple(
         PortForward(
             id=row["uuid"],
@@ -205,5 +191,32 @@ def _port_forwards(tx: Tx, network_id: int) -> tuple[PortForward, ...]:
             guest_start=row["private_start"],
             guest_end=row["private_end"],
         )
-        for row in rows
+        for row in _FORWARDS.all(tx, the_network_id=network_id)
     )
+
+
+_rule = port_forwarding_rule
+
+_card = and_(nic.c.vm_id == _rule.c.vm_id, nic.c.network_id == _rule.c.network_id, nic.c.live == 1)
+
+_FORWARDS = Prepared(
+    select(
+        _rule.c.uuid,
+        _rule.c.protocol,
+        _rule.c.public_start,
+        _rule.c.public_end,
+        _rule.c.private_start,
+        _rule.c.private_end,
+        public_ip.c.address,
+        nic.c.ip.label("guest_ip"),
+    )
+    .select_from(_rule.join(public_ip, public_ip.c.id == _rule.c.public_ip_id).join(nic, _card))
+    .where(
+        _rule.c.network_id == bindparam("the_network_id"),
+        _rule.c.live == 1,
+        _rule.c.state != str(RuleState.REVOKE),
+        public_ip.c.network_id == _rule.c.network_id,
+        public_ip.c.state == str(IpState.ALLOCATED),
+    )
+    .order_by(_rule.c.uuid)
+)

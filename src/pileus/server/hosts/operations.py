@@ -175,12 +175,17 @@ def withdraw_all(tx: Tx, host_id: int, text: str) -> list[HostOperation]:
 
 def waiting(tx: Tx, host_ids: Iterable[int]) -> list[Waiting]:
     """Everything the hosts have not answered, in the order it was asked."""
-    rows = tx.all(
-        select(host_operation)
-        .where(host_operation.c.pending == 1, host_operation.c.host_id.in_(list(host_ids)))
-        .order_by(host_operation.c.id)
-    )
-    return [Waiting(row["operation_id"], row["host_id"], row["queue"], _operations.decode(row["body"])) for row in rows]
+    found = _WAITING.all(tx, host_ids=list(host_ids))
+    return [
+        Waiting(row["operation_id"], row["host_id"], row["queue"], _operations.decode(row["body"])) for row in found
+    ]
+
+
+_WAITING = Prepared(
+    select(host_operation.c.operation_id, host_operation.c.host_id, host_operation.c.queue, host_operation.c.body)
+    .where(host_operation.c.pending == 1, host_operation.c.host_id.in_(bindparam("host_ids", expanding=True)))
+    .order_by(host_operation.c.id)
+)
 
 
 def hosts_with_waiting(tx: Tx) -> list[int]:

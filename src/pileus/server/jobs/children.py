@@ -7,6 +7,7 @@ from typing import Any
 import msgspec
 from sqlalchemy import RowMapping, select
 
+from pileus.server.db import rows
 from pileus.server.db.tables.job import job
 from pileus.server.domain.errors import (
     InsufficientCapacity,
@@ -53,9 +54,9 @@ def child(
     Its deadline is the parent's unless given; it runs on behalf of the parent's owner unless given.
     """
     child_uuid = _child_uuid(ctx, label)
-    known = ctx.tx.scalar(select(job.c.id).where(job.c.uuid == child_uuid))
+    known = rows.one(ctx.tx, job, uuid=child_uuid)
     if known is not None:
-        return JobRef(known, child_uuid)
+        return JobRef(known["id"], child_uuid)
     return submit(
         ctx.tx,
         plan,
@@ -81,7 +82,7 @@ def result_of(ctx: StepContext, job_id: int) -> Mapping[str, Any]:
 
 def settled(ctx: StepContext, job_id: int) -> RowMapping:
     """Nap until the job has ended, well or not; its row. An undo calls this before it undoes what a child did."""
-    row = ctx.tx.one(select(job).where(job.c.id == job_id))
+    row = rows.one(ctx.tx, job, id=job_id)
     if row is None:
         raise LookupError(f"no job {job_id}")
     if row["open"] is not None:

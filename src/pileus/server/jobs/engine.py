@@ -412,11 +412,8 @@ def start_next(tx: Tx, resource_key: str) -> None:
     next_id = _NEXT.scalar(tx, the_key=resource_key)
     if next_id is None:
         return
-    tx.execute(
-        update(job)
-        .where(job.c.id == next_id, job.c.phase == str(Phase.QUEUED))
-        .values(phase=str(Phase.FORWARD), running_key=resource_key, wake_at=tx.now)
-    )
+    waits = {"id": next_id, "phase": str(Phase.QUEUED)}
+    rows.change(tx, job, waits, phase=str(Phase.FORWARD), running_key=resource_key, wake_at=tx.now)
     tx.after_commit(announce)
 
 

@@ -160,10 +160,9 @@ def end(tx: Tx, held: Held) -> None:
 
 def let_go(db: Database, held: Held) -> None:
     """Give the lease back: the job is runnable at once by anybody. A lost lease is nothing to us any more."""
-    mine = update(job).where(job.c.id == held.id, job.c.lease_token == held.token, job.c.lease_owner.is_not(None))
 
     def give_back(tx: Tx) -> None:
-        tx.execute(mine.values(lease_owner=None, lease_until_at=None, wake_at=tx.now))
+        _GIVING_BACK.changed(tx, the_id=held.id, the_token=held.token, new_wake_at=tx.now)
         tx.after_commit(announce)
 
     db.run(give_back)
@@ -218,6 +217,12 @@ def _keeping(clock: str) -> Prepared:
 
 
 _GONE = {"lease_owner": None, "lease_until_at": None}
+
+_GIVING_BACK = Prepared(
+    update(job)
+    .where(job.c.id == bindparam("the_id"), job.c.lease_token == bindparam("the_token"), job.c.lease_owner.is_not(None))
+    .values(**_GONE, wake_at=bindparam("new_wake_at"))
+)
 
 _PARKING = _writing(**_GONE, wake_at=bindparam("new_wake_at"), waiting_for=bindparam("new_topic"))
 

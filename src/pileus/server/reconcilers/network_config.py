@@ -6,6 +6,7 @@ from functools import partial
 import structlog
 from sqlalchemy import select
 
+from pileus.server.db.prepared import Prepared
 from pileus.server.db.queries import network as networks
 from pileus.server.db.tables.job import job
 from pileus.server.db.tables.network import network_config
@@ -58,18 +59,20 @@ def _push(tx: Tx, *, network_id: int) -> None:
 
 
 def _unpushed(tx: Tx) -> list[int]:
-    rows = tx.execute(
-        select(network_config.c.network_id)
-        .select_from(_running)
-        .where(
-            network_config.c.desired > network_config.c.applied,
-            network_config.c.desired > network_config.c.refused,
-            network_config.c.pushing == 0,
-            vm.c.state == str(VmState.RUNNING),
-        )
-        .order_by(network_config.c.network_id)
+    return _UNPUSHED.scalars(tx)
+
+
+_UNPUSHED = Prepared(
+    select(network_config.c.network_id)
+    .select_from(_running)
+    .where(
+        network_config.c.desired > network_config.c.applied,
+        network_config.c.desired > network_config.c.refused,
+        network_config.c.pushing == 0,
+        vm.c.state == str(VmState.RUNNING),
     )
-    return list(rows.scalars())
+    .order_by(network_config.c.network_id)
+)
 
 
 def _settled(tx: Tx) -> list[tuple[int, str]]:

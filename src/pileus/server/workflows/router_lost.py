@@ -2,6 +2,7 @@
 
 from sqlalchemy import exists, or_, select
 
+from pileus.server.db.prepared import Prepared
 from pileus.server.db.queries import network as networks
 from pileus.server.db.queries import nic as nics
 from pileus.server.db.queries import router as routers
@@ -71,33 +72,38 @@ def needed(tx: Tx) -> list[int]:
 
     Not those that a job has in hand, or has had a moment ago.
     """
-    active = exists(
-        select(nic.c.id)
-        .select_from(nic.join(_guest, _guest.c.id == nic.c.vm_id))
-        .where(
-            nic.c.network_id == network.c.id,
-            nic.c.live == 1,
-            _guest.c.kind == str(VmKind.USER),
-            _guest.c.state.in_([str(state) for state in (VmState.RUNNING, VmState.MIGRATING)]),
-        )
+    return [network_id for network_id in _NEEDED.scalars(tx) if not _in_hand(tx, network_id)]
+
+
+_guest = vm.alias("guest")
+
+_active = exists(
+    select(nic.c.id)
+    .select_from(nic.join(_guest, _guest.c.id == nic.c.vm_id))
+    .where(
+        nic.c.network_id == network.c.id,
+        nic.c.live == 1,
+        _guest.c.kind == str(VmKind.USER),
+        _guest.c.state.in_([str(state) for state in (VmState.RUNNING, VmState.MIGRATING)]),
     )
-    rows = tx.execute(
-        select(network.c.id)
-        .select_from(
-            network.join(network_config, network_config.c.network_id == network.c.id)
-            .outerjoin(vm, vm.c.id == network_config.c.router_id)
-            .outerjoin(host, host.c.id == vm.c.host_id)
-        )
-        .where(
-            network.c.live == 1,
-            network.c.state == str(NetworkState.IMPLEMENTED),
-            network_config.c.halted == 0,
-            or_(vm.c.id.is_(None), vm.c.state == str(VmState.STOPPED), host.c.state == str(HostState.DOWN)),
-            active,
-        )
-        .order_by(network.c.id)
+)
+
+_NEEDED = Prepared(
+    select(network.c.id)
+    .select_from(
+        network.join(network_config, network_config.c.network_id == network.c.id)
+        .outerjoin(vm, vm.c.id == network_config.c.router_id)
+        .outerjoin(host, host.c.id == vm.c.host_id)
     )
-    return [network_id for network_id in rows.scalars() if not _in_hand(tx, network_id)]
+    .where(
+        network.c.live == 1,
+        network.c.state == str(NetworkState.IMPLEMENTED),
+        network_config.c.halted == 0,
+        or_(vm.c.id.is_(None), vm.c.state == str(VmState.STOPPED), host.c.state == str(HostState.DOWN)),
+        _active,
+    )
+    .order_by(network.c.id)
+)
 
 
 def revive(tx: Tx, network_id: int) -> None:
@@ -121,8 +127,6 @@ def revive(tx: Tx, network_id: int) -> None:
 
 KIND = "NetworkConfig"
 """What jobs of our own on a network work on. It is no public kind: lists show none of them to users."""
-
-_guest = vm.alias("guest")
 
 
 def _in_hand(tx: Tx, network_id: int) -> bool:

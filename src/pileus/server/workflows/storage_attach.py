@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from sqlalchemy import RowMapping, select
 
 from pileus.server.config import keys, value
+from pileus.server.db import rows
 from pileus.server.db.queries import storage_pool as pools
 from pileus.server.db.tables.host import host as host_rows
 from pileus.server.db.tables.host import storage_pool
@@ -148,5 +149,5 @@ def _event(
 
 
 def _is_gone(ctx: StepContext, host_id: int) -> bool:
-    state = ctx.tx.scalar(select(host_rows.c.state).where(host_rows.c.id == host_id))
-    return state is None or state == HostState.REMOVED
+    row = rows.one(ctx.tx, host_rows, id=host_id)
+    return row is None or row["state"] == HostState.REMOVED

@@ -66,10 +66,9 @@ def claim(tx: Tx, account_id: int, resource: Resource, n: int = 1) -> None:
 def release(tx: Tx, account_id: int, resource: Resource, n: int = 1) -> None:
     """Give `n` back, on the account and every domain above it; a count never falls below 0."""
     for owner, owner_id in _chain(tx, account_id):
-        matches = _matches(owner, owner_id, resource)
-        fewer = update(resource_count).where(matches, resource_count.c.used >= n)
-        if tx.execute(fewer.values(used=resource_count.c.used - n)).rowcount == 0:
-            tx.execute(update(resource_count).where(matches).values(used=0))
+        whose = {"the_owner": owner, "the_owner_id": owner_id, "the_resource": int(resource)}
+        if _FEWER.changed(tx, **whose, n=n) == 0:
+            _NONE.changed(tx, **whose)
 
 
 def open_counts(tx: Tx, owner: str, owner_id: int, maximums: Mapping[Resource, int]) -> None:
@@ -150,16 +149,21 @@ def _add(tx: Tx, owner: str, owner_id: int, resource: Resource, n: int) -> bool:
 
 _MORE = resource_count.c.used + bindparam("n", type_=BigInteger)
 
-_ADDING = Prepared(
-    update(resource_count)
-    .where(
-        resource_count.c.owner == bindparam("the_owner"),
-        resource_count.c.owner_id == bindparam("the_owner_id"),
-        resource_count.c.resource == bindparam("the_resource"),
-        or_(resource_count.c.maximum == UNLIMITED, resource_count.c.maximum >= _MORE),
-    )
-    .values(used=_MORE)
+_ONE = update(resource_count).where(
+    resource_count.c.owner == bindparam("the_owner"),
+    resource_count.c.owner_id == bindparam("the_owner_id"),
+    resource_count.c.resource == bindparam("the_resource"),
 )
+
+_ADDING = Prepared(
+    _ONE.where(or_(resource_count.c.maximum == UNLIMITED, resource_count.c.maximum >= _MORE)).values(used=_MORE)
+)
+
+_N = bindparam("n", type_=BigInteger)
+
+_FEWER = Prepared(_ONE.where(resource_count.c.used >= _N).values(used=resource_count.c.used - _N))
+
+_NONE = Prepared(_ONE.values(used=0))
 
 
 def _matches(owner: str, owner_id: int, resource: Resource) -> ColumnElement[bool]:

@@ -5,6 +5,8 @@ from typing import Any
 
 from sqlalchemy import ColumnElement, RowMapping, bindparam, delete, func, insert, select, update
 
+from pileus.server.db import rows
+from pileus.server.db.prepared import Prepared
 from pileus.server.db.queries.page import like, page
 from pileus.server.db.tables.host import (
     enrolment_token,
@@ -21,7 +23,7 @@ from pileus.server.db.transaction import Tx
 
 def by_id(tx: Tx, host_id: int) -> RowMapping:
     """The host, removed or not."""
-    row = tx.one(select(host).where(host.c.id == host_id))
+    row = rows.one(tx, host, id=host_id)
     if row is None:
         raise LookupError(f"host {host_id}")
     return row
@@ -73,21 +75,30 @@ def set_tags(tx: Tx, host_id: int, tags: list[str]) -> None:
 
 def live_among(tx: Tx, host_ids: Collection[int]) -> list[RowMapping]:
     """Those of some hundreds of hosts that are not removed, by id."""
-    return tx.all(select(host).where(host.c.id.in_(list(host_ids)), host.c.live == 1).order_by(host.c.id))
+    return _LIVE_AMONG.all(tx, host_ids=host_ids)
+
+
+_LIVE_AMONG = Prepared(
+    select(host).where(host.c.id.in_(bindparam("host_ids", expanding=True)), host.c.live == 1).order_by(host.c.id)
+)
 
 
 def set_capacities(tx: Tx, totals: Mapping[int, tuple[int, int]]) -> None:
     """Set what guests may claim of hosts: CPU in MHz, memory in MiB. Only what has changed is written."""
-    columns = host_capacity.c.host_id, host_capacity.c.cpu_total_mhz, host_capacity.c.ram_total_mib
-    known = tx.all(select(*columns).where(host_capacity.c.host_id.in_(list(totals))))
     changes = []
-    for row in known:
+    for row in _CAPACITIES.all(tx, host_ids=totals):
         mhz, mib = totals[row["host_id"]]
         if (mhz, mib) != (row["cpu_total_mhz"], row["ram_total_mib"]):
             changes.append({"of": row["host_id"], "mhz": mhz, "mib": mib})
     if changes:
         tx.execute(_SET_CAPACITY, changes)
 
+
+_CAPACITIES = Prepared(
+    select(host_capacity.c.host_id, host_capacity.c.cpu_total_mhz, host_capacity.c.ram_total_mib).where(
+        host_capacity.c.host_id.in_(bindparam("host_ids", expanding=True))
+    )
+)
 
 _SET_CAPACITY = (
     update(host_capacity)

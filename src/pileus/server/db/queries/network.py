@@ -125,19 +125,19 @@ def shared_in(tx: Tx, domain_ids: Collection[int]) -> list[int]:
 
 def add(tx: Tx, **values: Any) -> int:
     """Insert a network with its config at generation 0."""
-    network_id = tx.insert(insert(network).values(created_at=tx.now, **values))
+    network_id = rows.add(tx, network, created_at=tx.now, **values)
     tx.execute(insert(network_config).values(network_id=network_id))
     return network_id
 
 
 def change(tx: Tx, network_id: int, **values: Any) -> None:
     """Set columns of a network."""
-    tx.execute(update(network).where(network.c.id == network_id).values(**values))
+    rows.change(tx, network, {"id": network_id}, **values)
 
 
 def change_config(tx: Tx, network_id: int, **values: Any) -> None:
     """Set columns of a network's config."""
-    tx.execute(update(network_config).where(network_config.c.network_id == network_id).values(**values))
+    rows.change(tx, network_config, {"network_id": network_id}, **values)
 
 
 def on_demand_key(zone_id: int, account_id: int) -> str:
@@ -164,14 +164,15 @@ def public_key(zone_id: int) -> str:
 
 def public_of(tx: Tx, zone_id: int) -> int:
     """The system network that stands for a zone's public traffic; made on first use."""
-    offering_id = tx.scalar(select(network_offering.c.id).where(network_offering.c.name == PUBLIC_NETWORK_OFFERING))
+    offering = rows.one(tx, network_offering, name=PUBLIC_NETWORK_OFFERING)
+    assert offering is not None  # noqa: S101 (seeded)
     return add_on_demand(
         tx,
         public_key(zone_id),
         name="Public",
         display_text="Public traffic of the zone",
         zone_id=zone_id,
-        offering_id=offering_id,
+        offering_id=offering["id"],
         account_id=SYSTEM_ACCOUNT,
         domain_id=ROOT_DOMAIN,
         state=str(NetworkState.SETUP),
@@ -219,9 +220,9 @@ _USE_IMPLEMENTED = Prepared(_WANTED.where(network.c.state == str(NetworkState.IM
 
 def claim_vnet(tx: Tx, net: Net) -> int:
     """Give the network the lowest free VLAN of its zone, unless it holds one; `InsufficientCapacity` without any."""
-    mine = tx.scalar(select(zone_vnet.c.vnet).where(zone_vnet.c.network_id == net.id))
+    mine = rows.one(tx, zone_vnet, network_id=net.id)
     if mine is not None:
-        return int(mine)
+        return int(mine["vnet"])
     here = (zone_vnet.c.zone_id == net.zone_id, zone_vnet.c.network_id.is_(None))
     for _ in range(CLAIM_TRIES):
         lowest = tx.scalar(select(zone_vnet.c.vnet).where(*here).order_by(zone_vnet.c.vnet).limit(1))

@@ -3,8 +3,9 @@
 from dataclasses import dataclass
 from ipaddress import IPv4Address, IPv4Network
 
-from sqlalchemy import ColumnElement, RowMapping, insert, or_, select, update
+from sqlalchemy import ColumnElement, RowMapping, bindparam, insert, or_, select, update
 
+from pileus.server.db.prepared import Prepared
 from pileus.server.db.queries.network import CLAIM_TRIES
 from pileus.server.db.tables.network import public_ip, vlan_ip_range
 from pileus.server.db.transaction import Tx
@@ -62,8 +63,11 @@ _joined = public_ip.join(vlan_ip_range, vlan_ip_range.c.id == public_ip.c.range_
 
 def by_id(tx: Tx, public_ip_id: int) -> Address | None:
     """The address, or None."""
-    row = tx.one(select(*_columns).select_from(_joined).where(public_ip.c.id == public_ip_id))
+    row = _BY_ID.one(tx, the_id=public_ip_id)
     return None if row is None else _address(row)
+
+
+_BY_ID = Prepared(select(*_columns).select_from(_joined).where(public_ip.c.id == bindparam("the_id")))
 
 
 def of_network(tx: Tx, network_id: int, *, releasing: bool = False) -> list[Address]:
@@ -72,18 +76,20 @@ def of_network(tx: Tx, network_id: int, *, releasing: bool = False) -> list[Addr
     With `releasing` also those it is about to give up.
     """
     states = [str(IpState.ALLOCATED), *([str(IpState.RELEASING)] if releasing else [])]
-    rows = tx.all(
-        select(*_columns)
-        .select_from(_joined)
-        .where(
-            public_ip.c.network_id == network_id,
-            public_ip.c.live == 1,
-            vlan_ip_range.c.for_virtual_network == 1,
-            public_ip.c.state.in_(states),
-        )
-        .order_by(public_ip.c.is_source_nat.desc(), public_ip.c.address_number)
+    return [_address(row) for row in _OF_NETWORK.all(tx, the_network_id=network_id, states=states)]
+
+
+_OF_NETWORK = Prepared(
+    select(*_columns)
+    .select_from(_joined)
+    .where(
+        public_ip.c.network_id == bindparam("the_network_id"),
+        public_ip.c.live == 1,
+        vlan_ip_range.c.for_virtual_network == 1,
+        public_ip.c.state.in_(bindparam("states", expanding=True)),
     )
-    return [_address(row) for row in rows]
+    .order_by(public_ip.c.is_source_nat.desc(), public_ip.c.address_number)
+)
 
 
 def source_nat_of(tx: Tx, network_id: int) -> Address | None:

@@ -12,10 +12,12 @@ from bisect import bisect_left
 from collections import OrderedDict
 from collections.abc import Collection, Hashable, Sequence
 from dataclasses import dataclass, field
+from functools import cache
 
-from sqlalchemy import ColumnElement, Table, select, update
+from sqlalchemy import ColumnElement, Table, bindparam, select, update
 
 from pileus.server.db.generation import bump, current
+from pileus.server.db.prepared import Prepared
 from pileus.server.db.tables.control import generation
 from pileus.server.db.transaction import Tx
 
@@ -144,7 +146,15 @@ def _mark(tx: Tx) -> None:
     noted: dict[Table, set[int]] = tx.memo["roll"]
     for table in sorted(noted, key=lambda each: each.name):
         bump(tx, _generation(table))
-        n = tx.scalar(select(generation.c.n).where(generation.c.name == _generation(table)))
+        n = _NEWEST.scalar(tx, the_name=_generation(table))
         keys = sorted(noted[table])
         for begin in range(0, len(keys), _CHUNK):
-            tx.execute(update(table).where(table.c.id.in_(keys[begin : begin + _CHUNK])).values(roll=n))
+            _marking(table).changed(tx, some=keys[begin : begin + _CHUNK], n=n)
+
+
+_NEWEST = Prepared(select(generation.c.n).where(generation.c.name == bindparam("the_name")))
+
+
+@cache
+def _marking(table: Table) -> Prepared:
+    return Prepared(update(table).where(table.c.id.in_(bindparam("some", expanding=True))).values(roll=bindparam("n")))

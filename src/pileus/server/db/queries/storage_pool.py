@@ -3,8 +3,10 @@
 from collections.abc import Collection
 from typing import Any
 
-from sqlalchemy import ColumnElement, RowMapping, delete, func, insert, select, update
+from sqlalchemy import ColumnElement, RowMapping, bindparam, delete, func, insert, select
 
+from pileus.server.db import rows
+from pileus.server.db.prepared import Prepared
 from pileus.server.db.queries.page import like, page
 from pileus.server.db.tables.host import host, storage_pool, storage_pool_host, storage_pool_tag
 from pileus.server.db.tables.job import job
@@ -17,7 +19,7 @@ from pileus.server.domain.job import Phase
 
 def by_id(tx: Tx, pool_id: int) -> RowMapping:
     """The pool, removed or not."""
-    row = tx.one(select(storage_pool).where(storage_pool.c.id == pool_id))
+    row = rows.one(tx, storage_pool, id=pool_id)
     if row is None:
         raise LookupError(f"storage pool {pool_id}")
     return row
@@ -32,11 +34,17 @@ def of_clusters(tx: Tx, cluster_ids: Collection[int]) -> dict[int, list[RowMappi
     """Live pools by cluster."""
     if not cluster_ids:
         return {}
-    here = select(storage_pool).where(storage_pool.c.live == 1, storage_pool.c.cluster_id.in_(list(cluster_ids)))
     found: dict[int, list[RowMapping]] = {}
-    for row in tx.all(here):
+    for row in _OF_CLUSTERS.all(tx, cluster_ids=cluster_ids):
         found.setdefault(row["cluster_id"], []).append(row)
     return found
+
+
+_OF_CLUSTERS = Prepared(
+    select(storage_pool).where(
+        storage_pool.c.live == 1, storage_pool.c.cluster_id.in_(bindparam("cluster_ids", expanding=True))
+    )
+)
 
 
 def is_attached(tx: Tx, pool_id: int, host_id: int) -> bool:
@@ -57,23 +65,18 @@ def add(tx: Tx, tags: list[str], **values: Any) -> int:
 
 def change(tx: Tx, pool_id: int, **values: Any) -> None:
     """Set columns of a pool."""
-    tx.execute(update(storage_pool).where(storage_pool.c.id == pool_id).values(**values))
+    rows.change(tx, storage_pool, {"id": pool_id}, **values)
 
 
 def expect(tx: Tx, pool_id: int, host_id: int) -> None:
     """Remember that the host is asked to use the pool: from now on it may."""
-    here = (storage_pool_host.c.pool_id == pool_id, storage_pool_host.c.host_id == host_id)
-    if tx.scalar(select(storage_pool_host.c.host_id).where(*here)) is None:
+    if rows.one(tx, storage_pool_host, pool_id=pool_id, host_id=host_id) is None:
         tx.execute(insert(storage_pool_host).values(pool_id=pool_id, host_id=host_id, attached=0))
 
 
 def set_attached(tx: Tx, pool_id: int, host_id: int, *, attached: bool) -> None:
     """Say whether the host's use of the pool can be relied on."""
-    tx.execute(
-        update(storage_pool_host)
-        .where(storage_pool_host.c.pool_id == pool_id, storage_pool_host.c.host_id == host_id)
-        .values(attached=int(attached))
-    )
+    rows.change(tx, storage_pool_host, {"pool_id": pool_id, "host_id": host_id}, attached=int(attached))
 
 
 def mark_detached(tx: Tx, pool_id: int, host_id: int) -> None:
@@ -96,18 +99,18 @@ def hosts_up(tx: Tx, cluster_id: int) -> list[int]:
 
 def hosts_of(tx: Tx, pool_id: int) -> list[int]:
     """Keys of the hosts that use the pool or may, those that are up first."""
-    rows = tx.all(
+    found = tx.all(
         select(host.c.id, host.c.state)
         .join(storage_pool_host, storage_pool_host.c.host_id == host.c.id)
         .where(storage_pool_host.c.pool_id == pool_id)
         .order_by(host.c.id)
     )
-    return [row["id"] for row in sorted(rows, key=lambda row: row["state"] != "Up")]
+    return [row["id"] for row in sorted(found, key=lambda row: row["state"] != "Up")]
 
 
 def unattached(tx: Tx) -> list[tuple[int, int]]:
     """Pool and host keys: hosts that are up and cannot rely on a pool of their cluster."""
-    rows = tx.all(
+    found = tx.all(
         select(storage_pool.c.id.label("pool_id"), host.c.id.label("host_id"))
         .join(host, host.c.cluster_id == storage_pool.c.cluster_id)
         .outerjoin(
@@ -125,26 +128,28 @@ def unattached(tx: Tx) -> list[tuple[int, int]]:
         )
         .order_by(storage_pool.c.id, host.c.id)
     )
-    return [(row["pool_id"], row["host_id"]) for row in rows]
+    return [(row["pool_id"], row["host_id"]) for row in found]
 
 
 def removed_with_hosts(tx: Tx) -> list[int]:
     """Keys of removed pools that hosts have not let go of."""
-    rows = tx.all(
+    found = tx.all(
         select(storage_pool.c.id)
         .join(storage_pool_host, storage_pool_host.c.pool_id == storage_pool.c.id)
         .where(storage_pool.c.live.is_(None))
         .distinct()
     )
-    return [row["id"] for row in rows]
+    return [row["id"] for row in found]
 
 
 def has_open_job(tx: Tx, resource_key: str, *, queued_only: bool = False) -> bool:
     """Whether a job on this resource has not ended; `queued_only`, one that has not begun."""
-    where = [job.c.open == 1, job.c.resource_key == resource_key]
-    if queued_only:
-        where.append(job.c.phase == str(Phase.QUEUED))
-    return tx.scalar(select(job.c.id).where(*where).limit(1)) is not None
+    return (_QUEUED if queued_only else _OPEN).scalar(tx, the_key=resource_key) is not None
+
+
+_ON_KEY = select(job.c.id).where(job.c.open == 1, job.c.resource_key == bindparam("the_key")).limit(1)
+
+_OPEN, _QUEUED = Prepared(_ON_KEY), Prepared(_ON_KEY.where(job.c.phase == str(Phase.QUEUED)))
 
 
 def volumes_on_host(tx: Tx, pool_id: int, host_id: int) -> int:
