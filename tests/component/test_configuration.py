@@ -136,3 +136,47 @@ def test_every_default_is_a_value_its_setting_may_have(key: config.Key[bool]) ->
     if key.default_text:
         assert key.read(key.default_text) == key.default
     assert key.description
+
+
+ADDED = {"category": "advanced", "component": "tool", "instance": "DEFAULT"}
+
+
+def test_a_setting_of_ones_own_is_kept_listed_and_changed(api: Api, admin: Person) -> None:
+    told = api.ok(admin, "createConfiguration", name="our.tool", value="a", description="of ours", **ADDED)
+    assert told["configuration"] == {
+        "category": "Advanced",
+        "name": "our.tool",
+        "value": "a",
+        "defaultvalue": "a",
+        "description": "of ours",
+    }
+    api.ok(admin, "updateConfiguration", name="our.tool", value="b")
+    (listed,) = api.ok(admin, "listConfigurations", category="Advanced", keyword="our.t")["configuration"]
+    assert (listed["value"], listed["defaultvalue"]) == ("b", "a")
+    api.ok(admin, "createConfiguration", name="our.other", **ADDED | {"category": "Tools"})
+    assert [one["name"] for one in api.ok(admin, "listConfigurations", category="tools")["configuration"]] == [
+        "our.other"
+    ]
+    api.ok(admin, "updateConfiguration", name="our.tool")
+    changes = api.ok(admin, "listConfigurationChanges", name="our.tool")["configurationchange"]
+    assert [one.get("newvalue") for one in changes] == [None, "b"]
+
+
+@pytest.mark.parametrize(
+    ("wrong", "parameter"),
+    [
+        ({"name": "expunge.delay"}, "updateConfiguration"),
+        ({"name": "our.tool"}, "updateConfiguration"),
+        ({"name": "Our Tool"}, "name"),
+        ({"name": "a..b"}, "name"),
+        ({"category": "Hidden"}, "category"),
+        ({"component": " x"}, "component"),
+        ({"instance": "\t"}, "instance"),
+        ({"value": "v" * 4097}, "value"),
+    ],
+)
+def test_what_makes_no_setting_is_refused(api: Api, admin: Person, wrong: dict[str, str], parameter: str) -> None:
+    api.ok(admin, "createConfiguration", name="our.tool", **ADDED)
+    code, text = api.error(admin, "createConfiguration", **{"name": "another", **ADDED, **wrong})
+    assert (code, parameter in text) == (431, True), text
+    assert api.ok(admin, "listConfigurations", name="another") == {}

@@ -94,11 +94,25 @@ def test_private_addresses_belong_to_one_pod_of_the_whole_cloud(client: Client) 
     assert pod(client, other, startip="192.168.10.20", endip="192.168.10.29")["name"] == "p1"
 
 
+def test_pods_of_a_zone_share_a_subnet_only_where_the_setting_lets_them(client: Client) -> None:
+    here = zone(client)["id"]
+    pod(client, here)
+    beside = {"startip": "192.168.10.30", "endip": "192.168.10.31"}
+    with refused(431, "netmask", "check.pod.cidrs"):
+        pod(client, here, "p2", **beside)
+    client.call("updateConfiguration", name="check.pod.cidrs", value="false")
+    assert pod(client, here, "p2", **beside)["startip"] == "192.168.10.30"
+    client.call("updateConfiguration", name="check.pod.cidrs", value="true")
+    assert client.one("updatePod", id=client.call("listPods", name="p2")["pod"][0]["id"], name="p3")["name"] == "p3"
+    with refused(431, "netmask", "check.pod.cidrs"):
+        client.call("updatePod", id=client.call("listPods", name="p3")["pod"][0]["id"], endip="192.168.10.33")
+
+
 def test_a_name_is_used_once_per_zone(client: Client) -> None:
     here = zone(client)["id"]
     first = pod(client, here)
-    apart = {"startip": "192.168.10.30", "endip": "192.168.10.31"}
-    with refused(431, "p1"):
+    apart = {"gateway": "192.168.11.1", "startip": "192.168.11.30", "endip": "192.168.11.31"}
+    with refused(431, "named p1"):
         pod(client, here, **apart)
     second = pod(client, here, "p2", **apart)
     with refused(431, "p1"):
@@ -144,6 +158,7 @@ def test_a_pod_with_something_in_it_is_not_deleted(client: Client, db: Database)
 
 
 def test_lists_filter_and_page(client: Client) -> None:
+    client.call("updateConfiguration", name="check.pod.cidrs", value="false")
     east, west = zone(client, "east")["id"], zone(client, "west")["id"]
     for number in range(4):
         start = f"192.168.10.{10 + 2 * number}"
@@ -159,6 +174,7 @@ def test_lists_filter_and_page(client: Client) -> None:
 
 
 def test_a_page_costs_the_same_number_of_statements_whatever_it_holds(client: Client, db: Database) -> None:
+    client.call("updateConfiguration", name="check.pod.cidrs", value="false")
     here = zone(client)["id"]
     pod(client, here, "p0", endip=None)
     client.call("listPods")

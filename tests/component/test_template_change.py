@@ -229,6 +229,11 @@ def test_a_template_leaves_a_pool_once_it_is_unused_for_long_and_comes_back_when
     assert on_pools(world, cloud.template) == ["Ready"]
     with world.db.write() as tx:
         change(tx, keys.storage_template_cleanup_enabled, "true", user_id=1)
+        change(tx, keys.storage_cleanup_enabled, "false", user_id=1)
+    cleaned(world, after_seconds=1)
+    assert on_pools(world, cloud.template) == ["Ready"]
+    with world.db.write() as tx:
+        change(tx, keys.storage_cleanup_enabled, "true", user_id=1)
     cleaned(world, after_seconds=1)
     assert on_pools(world, cloud.template) == []
     assert pool_templates(world) == 0

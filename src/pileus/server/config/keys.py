@@ -60,6 +60,7 @@ api_allowed_origins = text(
 capacity_check_period = integer(
     "capacity.check.period", 300000, USAGE, "milliseconds between two checks of the cloud's capacity", least=1
 )
+check_pod_cidrs = boolean("check.pod.cidrs", True, ADVANCED, "whether the pods of a zone must lie in different subnets")
 cloud_identifier = text("cloud.identifier", "", HIDDEN, "a name for this cloud, given when it is made")
 cpu_capacity_threshold = number(
     "cpu.capacity.threshold", 0.85, USAGE, "share of claimed CPU above which an alert is raised", most=1.0
@@ -233,6 +234,9 @@ storage_allocated_capacity_threshold = number(
 )
 storage_capacity_threshold = number(
     "storage.capacity.threshold", 0.85, USAGE, "share of used storage above which an alert is raised", most=1.0
+)
+storage_cleanup_enabled = boolean(
+    "storage.cleanup.enabled", True, ADVANCED, "whether what nobody needs any more on primary storage is deleted"
 )
 storage_cleanup_interval = integer(
     "storage.cleanup.interval", 86400, ADVANCED, "seconds between two looks for volumes to delete", least=1

@@ -12,11 +12,16 @@ SETTLE_MS = 60_000
 
 @reconciler(CLEANUP, period_seconds=300)
 def run(db: Database) -> None:
-    """Remove deleted templates that no volume needs; and unused ones, where storage.template.cleanup says so."""
+    """Remove deleted templates that no volume needs; and unused ones, where storage.template.cleanup says so.
+
+    None at all while storage.cleanup.enabled is false.
+    """
     db.run(_clean)
 
 
 def _clean(tx: Tx) -> None:
+    if not value(tx, keys.storage_cleanup_enabled):
+        return
     for on_pool in template_on_pool.unneeded(tx, deleted=True):
         begin_eviction(tx, on_pool, used_before=tx.now - SETTLE_MS)
     if value(tx, keys.storage_template_cleanup_enabled):

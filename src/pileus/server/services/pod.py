@@ -4,6 +4,7 @@ from typing import Any
 
 from sqlalchemy import RowMapping
 
+from pileus.server.config import keys, value
 from pileus.server.db.queries import pod as pods
 from pileus.server.db.queries.page import related
 from pileus.server.db.tables.place import zone
@@ -35,7 +36,7 @@ def create(
     checked_name(name, "name")
     if any(row["name"] == name for row in pods.in_zone(tx, zone_id)):
         raise ParameterError(f"the zone has a pod named {name} already", parameter="name")
-    addresses = _range(tx, gateway, netmask, start_ip, end_ip, other_than=None)
+    addresses = _range(tx, gateway, netmask, start_ip, end_ip, other_than=None, zone_id=zone_id)
     pod_id = pods.add(
         tx,
         zone_id=zone_id,
@@ -81,6 +82,7 @@ def update(
             start_ip or row["start_ip"],
             end_ip or row["end_ip"],
             other_than=pod_id,
+            zone_id=row["zone_id"],
         )
         if pods.addresses_in_use(tx, pod_id) and (gateway or netmask):
             raise ResourceInUse("system VMs use the pod's gateway and netmask: stop them first")
@@ -144,12 +146,22 @@ def view(tx: Tx, caller: Caller, pod_id: int) -> dict[str, Any]:
     return _views(tx, [pods.by_id(tx, pod_id)])[0]
 
 
-def _range(tx: Tx, gateway: str, netmask: str, start: str, end: str | None, *, other_than: int | None) -> Range:
+def _range(
+    tx: Tx, gateway: str, netmask: str, start: str, end: str | None, *, other_than: int | None, zone_id: int
+) -> Range:
     network = subnet(gateway, netmask)
     found = range_in(network, start, end)
     if address(gateway, "gateway") in found:
         raise ParameterError(f"the range {found.first}-{found.last} holds the gateway {gateway}", parameter="startip")
+    apart = value(tx, keys.check_pod_cidrs)
     for other in pods.all_live(tx):
+        taken = subnet(other["gateway"], other["netmask"])
+        if apart and other["id"] != other_than and other["zone_id"] == zone_id and network.overlaps(taken):
+            raise ParameterError(
+                f"the subnet {network} overlaps {taken} of pod {other['name']}"
+                " (the setting check.pod.cidrs demands different ones)",
+                parameter="netmask",
+            )
         theirs = Range(address(other["start_ip"], "startip"), address(other["end_ip"], "endip"))
         if other["id"] != other_than and found.overlaps(theirs):
             raise ParameterError(

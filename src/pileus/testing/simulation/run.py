@@ -119,6 +119,8 @@ class Play:
             for spec in [*first, *rest, *(last if number > 2 else [])]:
                 if spec.name not in FREQUENT and any(ack.command == spec.name for ack in self.workload.acks):
                     continue
+                # A command more or less must not change what the others are called with.
+                self.dice.seed(f"{spec.name} {number}")
                 callers = [person for person in self.workload.people if spec.roles & person.role]
                 self.dice.shuffle(callers)
                 if any(self.workload.want(person, spec) for person in callers):

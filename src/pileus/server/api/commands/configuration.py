@@ -47,6 +47,30 @@ class ListConfigurations(ListParams):
         )
 
 
+@command("createConfiguration", roles=ROOT_ONLY, returns=ConfigurationResponse, emits=CONFIGURATION_VALUE_EDIT)
+class CreateConfiguration(Params):
+    """Adds a setting that nothing in the cloud obeys, for tools of administrators to keep things in."""
+
+    category: str = param("the category to list it under", length=255)
+    component: str = param("what the setting is of", length=255)
+    instance: str = param("the server the setting is for, or DEFAULT", length=255)
+    name: str = param("the name of the setting, which is free so far", length=255)
+    value: str | None = param("its value, and its default from now on", default=None, length=4096)
+    description: str | None = param("what the setting means", default=None, length=1024)
+
+    def run(self, call: Call) -> View:
+        return configuration.create(
+            call.tx,
+            call.caller,
+            name=self.name,
+            category=self.category,
+            component=self.component,
+            instance=self.instance,
+            value=self.value,
+            description=self.description,
+        )
+
+
 @command("updateConfiguration", roles=ROOT_ONLY, returns=ConfigurationResponse, emits=CONFIGURATION_VALUE_EDIT)
 class UpdateConfiguration(Params):
     """Changes a setting, on every server at once."""

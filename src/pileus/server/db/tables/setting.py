@@ -23,3 +23,16 @@ setting_change = Table(
     instant("changed_at"),
     Index("ix_setting_change_name", "name", "id"),
 )
+
+setting_added = Table(
+    "setting_added",
+    metadata,
+    Column("name", Name, primary_key=True),
+    Column("category", Name, nullable=False),
+    Column("component", Name, nullable=False),
+    Column("instance", Name, nullable=False),
+    Column("description", Text, nullable=False),
+    Column("value", Text, nullable=False),
+    instant("created_at"),
+)
+"""Settings that administrators' own tools keep here; `value` is what each was added with."""
