@@ -26,6 +26,7 @@ from pileus.agent.queues import Queues
 from pileus.wire import PROTOCOL
 from pileus.wire.messages import (
     MOST_INTRODUCED,
+    Anew,
     Answer,
     AnyFromAgent,
     AnyFromServer,
@@ -307,6 +308,9 @@ class Connection:
                     self._wanted.put_nowait(message)
                 case LetGo(hosts=hosts):
                     self._let_go_of(hosts)
+                case Anew(hosts=hosts):
+                    if self._fleet is not None:
+                        self._fleet.come_anew(hosts)
                 case Welcome():
                     raise _LineEnded("a second Welcome")
         raise _LineEnded("closed by the server")

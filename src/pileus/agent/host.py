@@ -60,6 +60,9 @@ class Fleet(Protocol):
     def let_go(self, uuids: Iterable[str]) -> None:
         """These are not ours any more."""
 
+    def come_anew(self, uuids: Iterable[str]) -> None:
+        """The server wants these introduced once more: they are among those that `returned` tells of next."""
+
     async def host(self, uuid: str) -> Host | None:
         """The host of this UUID, if it is here and can be reached."""
 

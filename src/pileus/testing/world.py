@@ -20,13 +20,15 @@ from pileus.agent.backends.simulator import AnswerLost, HostSilent, SimulatedHos
 from pileus.server.db.tables.host import host, host_operation
 from pileus.server.db.tables.job import job
 from pileus.server.db.transaction import Database, Tx
-from pileus.server.hosts import operations
+from pileus.server.hosts import liveness, operations
 from pileus.server.hosts.callbacks import Callbacks
 from pileus.server.jobs import reconciler
 from pileus.server.jobs.engine import Engine, Hooks
 from pileus.server.jobs.plan import Step
 from pileus.server.jobs.plan import steps as registered_steps
-from pileus.server.jobs.submit import JobRef
+from pileus.server.jobs.submit import JobRef, wake
+from pileus.server.services import host as host_service
+from pileus.server.services import vm_sync
 from pileus.server.workflows.ask import answered
 from pileus.testing.builders import Builders
 from pileus.testing.clock import FakeClock
@@ -36,6 +38,9 @@ from pileus.wire.messages import Answer, Happened, VmChange
 
 SETTLE_SECONDS = 6 * 3600.0
 """How much fake time a settle may take before it is said never to end."""
+
+SERVER = "world"
+"""The management server that there is."""
 
 TURNS = 20_000
 """How many jobs, deliveries and reconcilers a settle may run."""
@@ -125,7 +130,7 @@ class World(Builders):
 
     def turn(self) -> bool:
         """One job until it parks, or one delivery, or one triggered reconciler. False when there is none of them."""
-        return self.engine.run_one() or self.deliver_one() or self._reconcile_one()
+        return self.engine.run_one() or self.deliver_one() or self.reconnect_one() or self._reconcile_one()
 
     def deliver_one(self) -> bool:
         """Deliver the oldest operation whose host can be reached, and store what it answers."""
@@ -157,6 +162,24 @@ class World(Builders):
                 return True
             stuck.add((order.host_id, order.queue))
         return False
+
+    def reconnect_one(self) -> bool:
+        """End the line of one host that was asked to connect anew, and let it; what listener and agent do together."""
+        with self.db.read() as tx:
+            asked = select(host).where(host.c.reconnect_asked_at.is_not(None), host.c.live == 1).order_by(host.c.id)
+            rows = [row for row in tx.all(asked) if row["uuid"] not in self.hosts.silent]
+        if not rows:
+            return False
+        row = rows[0]
+        intro = self.hosts.intro(row["uuid"])
+        with self.db.write() as tx:
+            changes = liveness.disconnected(tx, [row["id"]], row["server"] or SERVER)
+            wake(tx, *(f"host:{change.host_id}" for change in changes))
+        with self.db.write() as tx:
+            liveness.connected(tx, {row["id"]: intro.facts}, row["server"] or SERVER)
+            host_service.introduced(tx, row["id"], intro.facts)
+            vm_sync.inventory(tx, row["id"], intro.holds)
+        return True
 
     def store(self, host_id: int, answer: Answer) -> None:
         """What the listener does with an answer."""

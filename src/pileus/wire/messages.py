@@ -204,6 +204,15 @@ class LetGo(FromServer, frozen=True, tag=True):
     hosts: tuple[str, ...]
 
 
+class Anew(FromServer, frozen=True, tag=True):
+    """The fleet is to introduce these hosts once more, as if each had connected anew.
+
+    A fleet that does not know this frame ends its line and comes back, which introduces them too.
+    """
+
+    hosts: tuple[str, ...]
+
+
 class GoAway(FromServer, frozen=True, tag=True):
     """The connection ends, and `text` says why. `retry` is False when trying again cannot help."""
 
@@ -226,7 +235,7 @@ class Forget(FromServer, frozen=True, tag=True):
     operation_ids: tuple[str, ...]
 
 
-AnyFromServer = Welcome | Introduced | Wanted | LetGo | GoAway | Deliver | Forget
+AnyFromServer = Welcome | Introduced | Wanted | LetGo | Anew | GoAway | Deliver | Forget
 
 _encoder = msgspec.msgpack.Encoder()
 _from_agent = msgspec.msgpack.Decoder(AnyFromAgent)

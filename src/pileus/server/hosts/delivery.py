@@ -18,6 +18,7 @@ from pileus.server.hosts.callbacks import Callbacks
 from pileus.server.hosts.pulse import Pulse
 from pileus.server.meter import LONG_SECONDS, Counter, Histogram, seconds
 from pileus.wire.messages import (
+    Anew,
     Answer,
     AnyFromServer,
     Deliver,
@@ -67,7 +68,8 @@ class Line:
     and the highest id of those that were its already and were offered to it on this line (`offered`).
 
     `due` hosts may have something to deliver; `delivered` operations wait for an answer since then; `stored` answers
-    are to be forgotten, `gone` hosts to be let go, hosts on `offer` to be made by the fleet. Only the task that
+    are to be forgotten, `gone` hosts to be let go, hosts on `offer` to be made by the fleet, `anew` to be introduced
+    by it once more. Only the task that
     delivers may wait for the peer, so a slow agent holds up nobody else.
     """
 
@@ -85,6 +87,7 @@ class Line:
     delivered: dict[str, float] = field(default_factory=dict)
     stored: list[str] = field(default_factory=list)
     gone: list[str] = field(default_factory=list)
+    anew: list[str] = field(default_factory=list)
     offer: list[WantedHost] = field(default_factory=list)
 
 
@@ -204,6 +207,9 @@ class Delivery:
             if line.gone:
                 gone, line.gone = line.gone, []
                 await line.send(LetGo(tuple(gone)))
+            if line.anew:
+                anew, line.anew = line.anew, []
+                await line.send(Anew(tuple(anew)))
             due = {host_id for host_id in line.due if self.holds(line, host_id)}
             line.due.clear()
             for each in await asyncio.to_thread(self._waiting, due):
@@ -251,8 +257,14 @@ class Delivery:
 
     def _reconnect(self, host_id: int) -> None:
         line = self._lines.get(host_id)
-        if line is not None:
+        if line is None:
+            return
+        if line.fleet is None:
             self.end_soon(line, GoAway("the host is asked to connect anew"))
+            return
+        # The line carries thousands of others, which nobody asked for.
+        line.anew.append(line.uuids[host_id])
+        line.woken.set()
 
     def _remove_fleet(self, fleet_id: int) -> None:
         for line in self.lines:

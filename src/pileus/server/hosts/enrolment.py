@@ -14,7 +14,7 @@ from pileus.server.db.transaction import Tx
 from pileus.server.domain.host import HostState
 from pileus.server.hosts import fleets
 from pileus.server.hosts.authority import Authority, Presented, key_sha256
-from pileus.server.hosts.signal import announce_removed
+from pileus.server.hosts.signal import announce_reconnect, announce_removed
 from pileus.wire.messages import Enrol, Enrolled, HostKind
 
 TOKEN_SECONDS = 3600
@@ -39,11 +39,13 @@ def redeem(tx: Tx, authority: Authority, request: Enrol, shown: Presented | None
     """Use up the token and issue a certificate. Raises `Denied` and `authority.BadRequest` (then roll back).
 
     With a certificate `shown`, the new one names its hosts too, as far as it still counts for them. An agent that
-    never got the answer may ask again with the same key until the token expires: nobody else has that key.
+    never got the answer may ask again with the same key until the token expires: nobody else has that key. The first
+    use of a host's token ends what certificates the host had: whoever holds those was replaced.
     """
     digest = _digest(request.token)
     key = key_sha256(request.csr_pem)
     named = _named(tx, shown)
+    fresh = _is_fresh(tx, digest)
     if not _used_up(tx, enrolment_token, enrolment_token.c.expires_at, digest, key, used_at=tx.now):
         if not _used_up(tx, fleet, fleet.c.token_expires_at, digest, key):
             raise Denied
@@ -60,6 +62,8 @@ def redeem(tx: Tx, authority: Authority, request: Enrol, shown: Presented | None
     )
     if row is None or not fleets.take_for_agent(tx, row["id"]):
         raise Denied
+    if fresh:
+        _end_certificates(tx, row["id"])
     named.hosts[row["uuid"]] = (row["id"], row["kind"])
     certificate = _issue(tx, authority, request.csr_pem, named)
     return Enrolled(row["uuid"], HostKind(row["kind"]), certificate, authority.ca_pem)
@@ -93,15 +97,29 @@ def accepted_all(tx: Tx, shown: Sequence[Presented]) -> list[dict[str, int]]:
 
 def revoke(tx: Tx, host_id: int) -> None:
     """No certificate or token counts for this host any more; its line is ended after the commit."""
-    tx.execute(
-        update(host_certificate)
-        .where(host_certificate.c.host_id == host_id, host_certificate.c.revoked_at.is_(None))
-        .values(revoked_at=tx.now)
-    )
+    _end_certificates(tx, host_id)
     tx.execute(
         update(enrolment_token).where(enrolment_token.c.host_id == host_id).values(used_at=tx.now, key_sha256=None)
     )
     tx.after_commit(lambda: announce_removed(host_id))
+
+
+def _is_fresh(tx: Tx, digest: str) -> bool:
+    """Whether nobody has used the token. Locked until the transaction ends: of two who come at once, one is first."""
+    found = select(enrolment_token.c.key_sha256).where(enrolment_token.c.token_hash == digest).with_for_update()
+    row = tx.one(found)
+    return row is not None and row["key_sha256"] is None
+
+
+def _end_certificates(tx: Tx, host_id: int) -> None:
+    """No certificate that the host has counts any more; a line that was made with one is ended after the commit."""
+    ended = (
+        update(host_certificate)
+        .where(host_certificate.c.host_id == host_id, host_certificate.c.revoked_at.is_(None))
+        .values(revoked_at=tx.now)
+    )
+    if tx.execute(ended).rowcount:
+        tx.after_commit(lambda: announce_reconnect(host_id))
 
 
 @dataclass

@@ -15,6 +15,7 @@ from pileus.server.db.tables.host import host, host_watch
 from pileus.server.db.transaction import Tx
 from pileus.server.db.transition import transition_all
 from pileus.server.domain.host import HOST, HostState
+from pileus.server.hosts.signal import announce_reconnect
 from pileus.wire.messages import HostFacts
 
 PATIENCE_SECONDS = 60
@@ -170,6 +171,18 @@ def reconnecting(tx: Tx, server: str) -> list[int]:
     """Hosts held by `server` whose lines are to end, so that their agents connect anew."""
     asked = select(host.c.id).where(host.c.live == 1, host.c.reconnect_asked_at.is_not(None), host.c.server == server)
     return [row["id"] for row in tx.all(asked)]
+
+
+def ask_to_reconnect(tx: Tx, host_id: int) -> None:
+    """The host's line, if a server holds one, is to end so that its agent connects anew; whoever holds it is told."""
+    held = update(host).where(host.c.id == host_id, host.c.live == 1, host.c.server.is_not(None))
+    if tx.execute(held.values(reconnect_asked_at=tx.now)).rowcount:
+        tx.after_commit(lambda: announce_reconnect(host_id))
+
+
+def ask_no_more(tx: Tx, host_id: int) -> None:
+    """The host's line may stay, if it has not ended yet."""
+    tx.execute(update(host).where(host.c.id == host_id).values(reconnect_asked_at=None))
 
 
 def _ids(tx: Tx, found: Select[tuple[int]], among: Collection[int] | None) -> list[int]:

@@ -83,7 +83,7 @@ def add(
     if kind is Hypervisor.SIMULATOR:
         _simulate(tx, host_id, password)
     else:
-        _expect(tx, host_id, password, "password")
+        expect_agent(tx, host_id, password, "password")
     hosts.set_tags(tx, host_id, _tags(tags or []))
     _record(tx, caller, types.HOST_CREATE, f"Host {name} was added", host_id)
     return view(tx, caller, host_id)
@@ -134,7 +134,7 @@ def add_secondary_storage(tx: Tx, caller: Caller, *, zone_id: Id[Zone], url: str
         hypervisor=str(Hypervisor.NONE),
         url=where.shown,
     )
-    _expect(tx, host_id, token, "token")
+    expect_agent(tx, host_id, token, "token")
     _record(tx, caller, types.IMAGE_STORE_CREATE, f"Secondary storage {where.shown} was added", host_id)
     return view(tx, caller, host_id)
 
@@ -312,8 +312,12 @@ def _simulate(tx: Tx, host_id: int, password: str) -> None:
     fleets.want(tx, host_id)
 
 
-def _expect(tx: Tx, host_id: int, token: str, parameter: str) -> None:
-    if len(token) < SHORTEST_TOKEN:
+def expect_agent(tx: Tx, host_id: int, token: str, parameter: str, *, given: str | None = None) -> None:
+    """The host's agent may enrol with this secret, once, within a day. 431 when it is too short or was used before.
+
+    When the secret was derived, what was `given` by the caller has to be long enough.
+    """
+    if len(token if given is None else given) < SHORTEST_TOKEN:
         raise ParameterError(
             f"{parameter} is the one-time secret with which the host's agent enrols: it must have at least "
             f"{SHORTEST_TOKEN} characters (pileus token makes one)",

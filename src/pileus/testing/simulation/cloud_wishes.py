@@ -159,6 +159,20 @@ def _update_host(now: Wishes, person: Person) -> Parameters | None:
     return {"id": now.uuid_of(ids.Host, person, host.c.kind == str(HostKind.ROUTING)), "allocationstate": state}
 
 
+@wish("reconnectHost")
+def _reconnect_host(now: Wishes, person: Person) -> Parameters | None:
+    return {"id": now.uuid_of(ids.Host, person, likely=host.c.state == str(HostState.UP))}
+
+
+@wish("updateHostPassword")
+def _host_password(now: Wishes, person: Person) -> Parameters | None:
+    of_host = {"hostid": now.uuid_of(ids.Host, person)}
+    of_cluster = {"clusterid": now.uuid_of(ids.Cluster, person)}
+    where = of_host if now.dice.random() < 0.7 else of_cluster
+    name = now.name("secret")
+    return {**where, "username": "root", "password": f"one-time-secret-{name}"}
+
+
 @wish("deleteHost")
 def _delete_host(now: Wishes, person: Person) -> Parameters | None:
     used = select(vm_incarnation.c.host_id).where(vm_incarnation.c.current == 1)

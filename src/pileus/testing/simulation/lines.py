@@ -348,8 +348,17 @@ class LinedWorld(World):
         away = [line for line in self.all_lines() if not line.up and line.reachable and line.powered]
         away = [line for line in away if self._has_agent(line)]
         if not away:
-            return False
+            return self._end_asked()
         self._connect(self.dice.choice(away))
+        return True
+
+    def _end_asked(self) -> bool:
+        """The line of a host that was asked to connect anew, as the server that holds it ends it."""
+        asked = self._looked("asked", lambda tx: liveness.reconnecting(tx, SERVER), host)
+        lines = [line for line in self.all_lines() if line.up and line.host_id in asked]
+        if not lines:
+            return False
+        self.end_line(self.dice.choice(lines))
         return True
 
     def _reconcile_due(self) -> bool:

@@ -61,6 +61,7 @@ CORE: Mapping[str, int] = {
     "addHost": 1,
     "deleteHost": 1,
     "updateHost": 1,
+    "reconnectHost": 1,
     "startRouter": 1,
     "stopRouter": 1,
     "rebootRouter": 1,

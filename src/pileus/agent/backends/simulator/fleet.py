@@ -95,6 +95,10 @@ class SimulatedFleet:
                 self.world.hosts.pop(uuid, None)
                 self._told.discard(uuid)
 
+    def come_anew(self, uuids: Iterable[str]) -> None:
+        for uuid in uuids:
+            self._back.put_nowait(uuid)
+
     async def host(self, uuid: str) -> Host | None:
         return await self._woken(uuid)
 

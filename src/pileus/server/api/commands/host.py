@@ -9,6 +9,7 @@ from pileus.server.api.command import (
     Page,
     Params,
     Response,
+    Started,
     Success,
     SuccessResponse,
     View,
@@ -17,7 +18,8 @@ from pileus.server.api.command import (
     param,
 )
 from pileus.server.domain.ids import Cluster, Host, Id, OsCategory, Pod, Vm, Zone
-from pileus.server.services import host
+from pileus.server.events import types
+from pileus.server.services import host, host_line
 
 
 class HostResponse(Response, name="host", kind=Host, load=host.view):
@@ -135,6 +137,36 @@ class UpdateHost(Params):
             allocation_state=self.allocation_state,
             tags=self.host_tags,
         )
+
+
+@command("reconnectHost", roles=ROOT_ONLY, returns=HostResponse, job=True, emits=types.HOST_RECONNECT)
+class ReconnectHost(Params):
+    """Ends a host's connection and waits until its agent has made another. Guests run on."""
+
+    id: Id[Host] = param("the ID of the host")
+
+    def run(self, call: Call) -> Started:
+        return Started(host_line.reconnect(call.tx, call.caller, self.id))
+
+
+@command("updateHostPassword", roles=ROOT_ONLY, returns=SuccessResponse)
+class UpdateHostPassword(Params):
+    """Gives a host, or each host of a cluster, a new one-time secret with which its agent enrols again within a day.
+
+    What runs and is connected stays so until an agent enrols with it: then the host's earlier certificates end. For a
+    cluster, the secret of each host is the hexadecimal HMAC-SHA256 of the host's ID under the password.
+    """
+
+    host_id: Id[Host] | None = param("the ID of the host; or give clusterid", default=None)
+    cluster_id: Id[Cluster] | None = param("the ID of the cluster; or give hostid", default=None)
+    username: str = param("the user name at the host (kept for older clients, not used)")
+    password: str = param("the one-time secret, at least 16 characters", secret=True)
+
+    def run(self, call: Call) -> Success:
+        host_line.renew_secret(
+            call.tx, call.caller, host_id=self.host_id, cluster_id=self.cluster_id, password=self.password
+        )
+        return SUCCESS
 
 
 @command("deleteHost", roles=ADMINS, returns=SuccessResponse, emits=("HOST.DELETE", "IMAGE.STORE.DELETE"))

@@ -66,6 +66,20 @@ def token_taken(tx: Tx, token_hash: str) -> bool:
     return tx.scalar(select(enrolment_token.c.host_id).where(enrolment_token.c.token_hash == token_hash)) is not None
 
 
+def void_tokens(tx: Tx, host_ids: Collection[int]) -> None:
+    """No secret that these hosts were given before counts any more."""
+    of_them = update(enrolment_token).where(enrolment_token.c.host_id.in_(list(host_ids)))
+    tx.execute(of_them.values(used_at=func.coalesce(enrolment_token.c.used_at, tx.now), key_sha256=None))
+
+
+def enrolling_in(tx: Tx, cluster_id: int) -> list[RowMapping]:
+    """The hosts of a cluster whose agents enrol with a secret of their own: all but those that fleets hold."""
+    mine = select(host.c.id, host.c.uuid, host.c.name).where(
+        host.c.cluster_id == cluster_id, host.c.live == 1, host.c.fleet_id.is_(None)
+    )
+    return tx.all(mine.order_by(host.c.id))
+
+
 def set_tags(tx: Tx, host_id: int, tags: list[str]) -> None:
     """Make the host's tags exactly these."""
     tx.execute(delete(host_tag).where(host_tag.c.host_id == host_id))
