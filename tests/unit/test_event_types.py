@@ -50,5 +50,5 @@ def test_every_command_that_changes_something_declares_what_it_emits() -> None:
     assert silent <= KNOWN_SILENT
 
 
-KNOWN_SILENT = frozenset({"updateHost", "updateResourceCount"})
+KNOWN_SILENT = frozenset({"updateHost", "updateHostPassword", "updateResourceCount"})
 """Commands that the API has no event type for."""
