@@ -20,8 +20,9 @@ def start_vm(*, vm: int, networks: list[int], host: int | None, any_allocation_s
     yield starting(vm=vm)
     yield try_elsewhere(
         place(vm=vm, host=host, any_allocation_state=any_allocation_state),
-        *(network_ready(network=network, vm=vm) for network in networks),
+        # Meanwhile the routers are told of it, so that there is little to wait for afterwards.
         volumes_ready(vm=vm),
+        *(network_ready(network=network, vm=vm) for network in networks),
         start_on_host(vm=vm),
     )
     yield started(vm=vm)
