@@ -198,10 +198,10 @@ def _owner_of_vm(tx: Tx, vm_id: int) -> tuple[int | None, int | None]:
 
 
 def _path(tx: Tx, domain_id: int) -> str:
-    path = tx.scalar(select(domains.c.path).where(domains.c.id == domain_id))
-    if path is None:
+    row = rows.one(tx, domains, id=domain_id)
+    if row is None:
         raise ParameterError("there is no such domain", parameter="domainid")
-    return str(path)
+    return str(row["path"])
 
 
 def named_account(tx: Tx, caller: Caller, name: str, domain_id: int | None) -> RowMapping:

@@ -132,15 +132,20 @@ class Prepared:
 
 
 class Insertion(Prepared):
-    """An INSERT of one row into a table with an integer key, with values for the named columns."""
+    """An INSERT of one row, with values for the named columns."""
 
     def __init__(self, table: Table, *columns: str) -> None:
         super().__init__(None)  # type: ignore[arg-type]
         self._table = table
         self._columns = columns
 
+    def run(self, tx: Tx, **values: Any) -> None:
+        """Insert."""
+        cursor, _ = self._run(tx, values)
+        cursor.close()
+
     def key(self, tx: Tx, **values: Any) -> int:
-        """Insert; the key of the new row."""
+        """Insert into a table with an integer key; the key of the new row."""
         cursor, _ = self._run(tx, values)
         key = cursor.fetchone()[0] if tx.connection.dialect.name == "postgresql" else cursor.lastrowid
         cursor.close()

@@ -44,6 +44,11 @@ def add(tx: Tx, table: Table, **values: Any) -> int:
     return _adding(table, tuple(values)).key(tx, **values)
 
 
+def put(tx: Tx, table: Table, **values: Any) -> None:
+    """Insert a row into a table whose key is among the values."""
+    _adding(table, tuple(values)).run(tx, **values)
+
+
 def change(tx: Tx, table: Table, where: Mapping[str, Any], **values: Any) -> int:
     """Set columns where others equal the values; how many rows were met."""
     return _changing(table, tuple(where), tuple(values)).changed(

@@ -8,9 +8,11 @@ counts only while somebody listened (`watched`): hosts of a farm that was off fo
 
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass
+from typing import Any
 
 from sqlalchemy import Select, and_, bindparam, func, insert, or_, select, update
 
+from pileus.server.db.prepared import Prepared
 from pileus.server.db.tables.host import host, host_watch
 from pileus.server.db.transaction import Tx
 from pileus.server.db.transition import transition_all
@@ -37,21 +39,22 @@ class Change:
 
 def connected(tx: Tx, facts: Mapping[int, HostFacts], server: str) -> list[Change]:
     """These hosts (at most `CHUNK`) have lines to `server`: write what they are, and make them Up."""
-    columns = (host.c.id, *(host.c[name] for name in _FACTS))
-    known = tx.all(select(*columns).where(host.c.id.in_(list(facts))).order_by(host.c.id).with_for_update())
     news = []
-    for row in known:
+    for row in _KNOWN_FACTS.all(tx, host_ids=facts):
         now = {name: getattr(facts[row["id"]], name) for name in _FACTS}
         if any(row[name] != value for name, value in now.items()):
             news.append({"of": row["id"], **now})
     if news:
         tx.execute(_NEW_FACTS, news)
-    tx.execute(
-        update(host)
-        .where(host.c.id.in_(list(facts)))
-        .values(server=server, heard_at=tx.now, disconnected_at=None, reconnect_asked_at=None)
-    )
+    _CONNECTED.changed(tx, host_ids=facts, new_server=server, now=tx.now)
     return _go(tx, facts, HostState.UP)
+
+
+_CONNECTED = Prepared(
+    update(host)
+    .where(host.c.id.in_(bindparam("host_ids", expanding=True)))
+    .values(server=bindparam("new_server"), heard_at=bindparam("now"), disconnected_at=None, reconnect_asked_at=None)
+)
 
 
 def up(tx: Tx, host_ids: Collection[int]) -> list[Change]:
@@ -97,8 +100,26 @@ def not_come_back(tx: Tx, *, since: int, among: Collection[int] | None = None) -
     before = tx.now - PATIENCE_SECONDS * 1000
     if since > before:
         return []
-    here = (host.c.live == 1, host.c.state == str(HostState.UP), host.c.server.is_(None))
-    return _ids(tx, select(host.c.id).where(*here, host.c.disconnected_at <= before), among)
+    return _ids(tx, _NOT_COME_BACK, among, before=before)
+
+
+class _Some:
+    """Hosts of a kind: all of them, or those among some hundreds, locked."""
+
+    def __init__(self, found: Select[tuple[int]]) -> None:
+        ordered = found.order_by(host.c.id)
+        self.all = Prepared(ordered)
+        self.among = Prepared(ordered.where(host.c.id.in_(bindparam("among", expanding=True))).with_for_update())
+
+
+_NOT_COME_BACK = _Some(
+    select(host.c.id).where(
+        host.c.live == 1,
+        host.c.state == str(HostState.UP),
+        host.c.server.is_(None),
+        host.c.disconnected_at <= bindparam("before"),
+    )
+)
 
 
 def lost_line(tx: Tx, host_ids: Collection[int]) -> list[Change]:
@@ -148,18 +169,23 @@ def late(
     """
     if since > tx.now - wait_ms:
         return []
-    silent = select(host.c.id).where(
+    before = tx.now - wait_ms
+    return _ids(tx, _LATE, among, before=before, written_before=before - written_ms, here=server)
+
+
+_LATE = _Some(
+    select(host.c.id).where(
         host.c.live == 1,
         or_(
-            and_(host.c.state == str(HostState.DISCONNECTED), host.c.disconnected_at <= tx.now - wait_ms),
+            and_(host.c.state == str(HostState.DISCONNECTED), host.c.disconnected_at <= bindparam("before")),
             and_(
                 host.c.state.in_((str(HostState.UP), str(HostState.ALERT))),
-                host.c.heard_at <= tx.now - wait_ms - written_ms,
-                or_(host.c.server.is_(None), host.c.server != server),
+                host.c.heard_at <= bindparam("written_before"),
+                or_(host.c.server.is_(None), host.c.server != bindparam("here")),
             ),
         ),
     )
-    return _ids(tx, silent, among)
+)
 
 
 def down(tx: Tx, host_ids: Collection[int]) -> list[Change]:
@@ -185,11 +211,10 @@ def ask_no_more(tx: Tx, host_id: int) -> None:
     tx.execute(update(host).where(host.c.id == host_id).values(reconnect_asked_at=None))
 
 
-def _ids(tx: Tx, found: Select[tuple[int]], among: Collection[int] | None) -> list[int]:
-    found = found.order_by(host.c.id)
-    if among is not None:
-        found = found.where(host.c.id.in_(list(among))).with_for_update()
-    return [row["id"] for row in tx.all(found)]
+def _ids(tx: Tx, found: _Some, among: Collection[int] | None, **values: Any) -> list[int]:
+    if among is None:
+        return found.all.scalars(tx, **values)
+    return found.among.scalars(tx, among=among, **values)
 
 
 def _go(tx: Tx, host_ids: Collection[int], state: HostState, **values: int | None) -> list[Change]:
@@ -197,5 +222,12 @@ def _go(tx: Tx, host_ids: Collection[int], state: HostState, **values: int | Non
 
 
 _FACTS = ("address", "version", "capabilities", "cpus", "cpu_mhz", "memory_bytes")
+
+_KNOWN_FACTS = Prepared(
+    select(host.c.id, *(host.c[name] for name in _FACTS))
+    .where(host.c.id.in_(bindparam("host_ids", expanding=True)))
+    .order_by(host.c.id)
+    .with_for_update()
+)
 
 _NEW_FACTS = update(host).where(host.c.id == bindparam("of")).values({name: bindparam(name) for name in _FACTS})

@@ -6,9 +6,10 @@ A mail is marked as sent once the server has taken it. Who dies in between sends
 from functools import partial
 
 import structlog
-from sqlalchemy import RowMapping, select, update
+from sqlalchemy import RowMapping, bindparam, select, update
 
 from pileus.server.alerts.mail import Mail, MailFailed, MailSettings, line, mail_settings
+from pileus.server.db.prepared import Prepared
 from pileus.server.db.tables.event import alert_mail
 from pileus.server.db.transaction import Database, Tx
 from pileus.server.jobs.reconciler import reconciler
@@ -46,8 +47,15 @@ def _send(db: Database, settings: MailSettings, due: list[RowMapping]) -> None:
 
 
 def _due(tx: Tx) -> list[RowMapping]:
-    waiting = select(alert_mail).where(alert_mail.c.due == 1, alert_mail.c.next_at <= tx.now)
-    return tx.all(waiting.order_by(alert_mail.c.id).limit(AT_A_TIME))
+    return _DUE.all(tx, now=tx.now)
+
+
+_DUE = Prepared(
+    select(alert_mail)
+    .where(alert_mail.c.due == 1, alert_mail.c.next_at <= bindparam("now"))
+    .order_by(alert_mail.c.id)
+    .limit(AT_A_TIME)
+)
 
 
 def _is_due(db: Database, mail_id: int) -> bool:

@@ -5,9 +5,10 @@ They come back on demand. Shutdowns that failed half way are finished here too.
 
 from functools import partial
 
-from sqlalchemy import exists, select, update
+from sqlalchemy import bindparam, exists, select, update
 
 from pileus.server.config import keys, value
+from pileus.server.db.prepared import Prepared
 from pileus.server.db.tables.job import job
 from pileus.server.db.tables.network import network, nic
 from pileus.server.db.tables.vm import vm
@@ -35,38 +36,47 @@ def _idle_for_long(tx: Tx) -> list[int]:
 
 
 def _mark_idle(tx: Tx) -> None:
-    in_use = exists(
-        select(nic.c.id)
-        .select_from(nic.join(vm, vm.c.id == nic.c.vm_id))
-        .where(
-            nic.c.network_id == network.c.id,
-            nic.c.live == 1,
-            vm.c.kind == str(VmKind.USER),
-            vm.c.state.in_([str(state) for state in ACTIVE]),
-        )
+    _USED_AGAIN.changed(tx)
+    _IDLE_NOW.changed(tx, now=tx.now)
+
+
+_in_use = exists(
+    select(nic.c.id)
+    .select_from(nic.join(vm, vm.c.id == nic.c.vm_id))
+    .where(
+        nic.c.network_id == network.c.id,
+        nic.c.live == 1,
+        vm.c.kind == str(VmKind.USER),
+        vm.c.state.in_([str(state) for state in ACTIVE]),
     )
-    implemented = (network.c.live == 1, network.c.state == str(NetworkState.IMPLEMENTED))
-    tx.execute(update(network).where(*implemented, network.c.idle_at.is_not(None), in_use).values(idle_at=None))
-    tx.execute(update(network).where(*implemented, network.c.idle_at.is_(None), ~in_use).values(idle_at=tx.now))
+)
+
+_implemented = update(network).where(network.c.live == 1, network.c.state == str(NetworkState.IMPLEMENTED))
+
+_USED_AGAIN = Prepared(_implemented.where(network.c.idle_at.is_not(None), _in_use).values(idle_at=None))
+
+_IDLE_NOW = Prepared(_implemented.where(network.c.idle_at.is_(None), ~_in_use).values(idle_at=bindparam("now")))
 
 
 def _due(tx: Tx) -> list[int]:
     wait_ms = value(tx, keys.network_gc_wait) * 1000
     interval_ms = value(tx, keys.network_gc_interval) * 1000
-    rows = tx.all(
-        select(network.c.id, network.c.idle_at, network.c.state)
-        .where(
-            network.c.live == 1,
-            (network.c.state == str(NetworkState.SHUTDOWN))
-            | ((network.c.state == str(NetworkState.IMPLEMENTED)) & (network.c.idle_at <= tx.now - wait_ms)),
-        )
-        .order_by(network.c.id)
-    )
     return [
         row["id"]
-        for row in rows
+        for row in _IDLE.all(tx, idle_before=tx.now - wait_ms)
         if row["state"] == NetworkState.SHUTDOWN or tx.now >= _next_look(row["idle_at"] + wait_ms, interval_ms)
     ]
+
+
+_IDLE = Prepared(
+    select(network.c.id, network.c.idle_at, network.c.state)
+    .where(
+        network.c.live == 1,
+        (network.c.state == str(NetworkState.SHUTDOWN))
+        | ((network.c.state == str(NetworkState.IMPLEMENTED)) & (network.c.idle_at <= bindparam("idle_before"))),
+    )
+    .order_by(network.c.id)
+)
 
 
 def _next_look(at_ms: int, interval_ms: int) -> int:

@@ -4,10 +4,11 @@ A job whose time runs out while it goes forward unwinds by itself; what this fin
 end, or a job that waits behind one. A stuck job has its alert from the engine's hook; this one clears it too.
 """
 
-from sqlalchemy import select
+from sqlalchemy import bindparam, select
 
 from pileus.server.alerts.standing import AlertType, clear, raise_alert
 from pileus.server.config import keys, value
+from pileus.server.db.prepared import Prepared
 from pileus.server.db.tables.event import alert
 from pileus.server.db.tables.job import job
 from pileus.server.db.transaction import Database, Tx
@@ -39,14 +40,26 @@ def _tell(tx: Tx) -> None:
 
 
 def _overdue(tx: Tx) -> list[dict[str, object]]:
-    columns = (job.c.id, job.c.uuid, job.c.command, job.c.phase, job.c.waiting_for)
-    late = job.c.deadline_at < tx.now - GRACE_SECONDS * 1000
-    old = job.c.created_at < tx.now - value(tx, keys.job_cancel_threshold_minutes) * 60_000
-    return [dict(row) for row in tx.all(select(*columns).where(job.c.open == 1, late, old).order_by(job.c.id))]
+    late_before = tx.now - GRACE_SECONDS * 1000
+    old_before = tx.now - value(tx, keys.job_cancel_threshold_minutes) * 60_000
+    return [dict(row) for row in _OVERDUE.all(tx, late_before=late_before, old_before=old_before)]
+
+
+_OVERDUE = Prepared(
+    select(job.c.id, job.c.uuid, job.c.command, job.c.phase, job.c.waiting_for)
+    .where(job.c.open == 1, job.c.deadline_at < bindparam("late_before"), job.c.created_at < bindparam("old_before"))
+    .order_by(job.c.id)
+)
 
 
 def _ended(tx: Tx) -> list[str]:
-    standing = select(alert.c.subject_key).where(alert.c.type == int(AlertType.JOB), alert.c.standing == 1)
-    subjects = {row["subject_key"]: int(row["subject_key"].removeprefix(_PREFIX)) for row in tx.all(standing)}
-    still_open = set(tx.execute(select(job.c.id).where(job.c.open == 1, job.c.id.in_(subjects.values()))).scalars())
+    subjects = {subject: int(subject.removeprefix(_PREFIX)) for subject in _STANDING.scalars(tx)}
+    if not subjects:
+        return []
+    still_open = set(_OPEN_AMONG.scalars(tx, job_ids=subjects.values()))
     return [subject for subject, job_id in subjects.items() if job_id not in still_open]
+
+
+_STANDING = Prepared(select(alert.c.subject_key).where(alert.c.type == int(AlertType.JOB), alert.c.standing == 1))
+
+_OPEN_AMONG = Prepared(select(job.c.id).where(job.c.open == 1, job.c.id.in_(bindparam("job_ids", expanding=True))))

@@ -5,12 +5,13 @@ from dataclasses import dataclass
 from ipaddress import IPv4Address, IPv4Network
 from typing import Any
 
-from sqlalchemy import RowMapping, func, select
+from sqlalchemy import RowMapping, String, bindparam, func, select
 
 from pileus.server.auth.visibility import owner as owner_of
 from pileus.server.auth.visibility import require
 from pileus.server.config import keys, value
 from pileus.server.db import rows
+from pileus.server.db.prepared import Prepared
 from pileus.server.db.queries import network as networks
 from pileus.server.db.queries import nic as nics
 from pileus.server.db.queries import vlan_ip_range as ranges
@@ -209,21 +210,26 @@ def _chosen(tx: Tx, owner: Owner, here: RowMapping, network_ids: Sequence[int]) 
 
 def _usable(tx: Tx, owner: Owner, zone_id: int) -> list[RowMapping]:
     """Guest networks of the zone that the account owns, and those shared with its domain or one above it."""
-    path = tx.scalar(select(domain.c.path).where(domain.c.id == owner.domain_id))
-    offered = func.substr(path, 1, func.length(domain.c.path)) == domain.c.path
-    return tx.all(
-        select(network)
-        .select_from(network.join(domain, domain.c.id == network.c.domain_id))
-        .where(
-            network.c.live == 1,
-            network.c.zone_id == zone_id,
-            network.c.is_system == 0,
-            network.c.traffic_type == str(Traffic.GUEST),
-            ((network.c.is_shared == 0) & (network.c.account_id == owner.account_id))
-            | ((network.c.is_shared == 1) & offered),
-        )
-        .order_by(network.c.id)
+    home = rows.kept(tx, domain, owner.domain_id)
+    path = "" if home is None else home["path"]
+    return _USABLE.all(tx, the_zone_id=zone_id, the_account_id=owner.account_id, path=path)
+
+
+_offered = func.substr(bindparam("path", type_=String), 1, func.length(domain.c.path)) == domain.c.path
+
+_USABLE = Prepared(
+    select(network)
+    .select_from(network.join(domain, domain.c.id == network.c.domain_id))
+    .where(
+        network.c.live == 1,
+        network.c.zone_id == bindparam("the_zone_id"),
+        network.c.is_system == 0,
+        network.c.traffic_type == str(Traffic.GUEST),
+        ((network.c.is_shared == 0) & (network.c.account_id == bindparam("the_account_id")))
+        | ((network.c.is_shared == 1) & _offered),
     )
+    .order_by(network.c.id)
+)
 
 
 def _is_direct_default(row: RowMapping) -> bool:
@@ -405,10 +411,10 @@ def _network_domain(tx: Tx, owner: Owner, here: RowMapping, given: str | None) -
     """The DNS domain of guests: given, the account's, its domain's, the zone's, or one made of the account's key."""
     if given:
         return _domain_name(given)
-    of_account = tx.scalar(select(account.c.network_domain).where(account.c.id == owner.account_id))
-    of_domain = tx.scalar(select(domain.c.network_domain).where(domain.c.id == owner.domain_id))
-    made = f"cs{owner.account_id:x}{value(tx, keys.guest_domain_suffix)}"
-    return str(of_account or of_domain or here["network_domain"] or made)
+    for row in (rows.one(tx, account, id=owner.account_id), rows.one(tx, domain, id=owner.domain_id), here):
+        if row is not None and row["network_domain"]:
+            return str(row["network_domain"])
+    return f"cs{owner.account_id:x}{value(tx, keys.guest_domain_suffix)}"
 
 
 def _domain_name(text: str) -> str:

@@ -9,6 +9,8 @@ from typing import Any
 import structlog
 from sqlalchemy import RowMapping, Select, func, or_, select
 
+from pileus.server.db import rows
+from pileus.server.db.prepared import Prepared
 from pileus.server.db.queries import incarnation
 from pileus.server.db.queries import vm as vms
 from pileus.server.db.queries.incarnation import Life
@@ -35,7 +37,7 @@ def inventory(tx: Tx, host_id: int, seen: Iterable[VmSeen]) -> None:
     lives = {life.vm_id: life for life in incarnation.on_host(tx, host_id)}
     there: set[int] = set()
     for each in seen:
-        row = tx.one(select(vm).where(vm.c.uuid == each.uuid))
+        row = rows.one(tx, vm, uuid=each.uuid)
         life = lives.get(row["id"]) if row is not None else None
         if life is None or life.epoch != each.epoch:
             # A life planned by an open job may have begun unseen; it is in `lives`, so this one is not its.
@@ -59,7 +61,7 @@ def happened(tx: Tx, host_id: int, *, uuid: str, epoch: int, change: VmChange) -
     """A guest or router changed without having been asked; ignored when a job holds it or the epoch is not current."""
     if change not in (VmChange.STOPPED, VmChange.CRASHED):
         return
-    row = tx.one(select(vm).where(vm.c.uuid == uuid))
+    row = rows.one(tx, vm, uuid=uuid)
     if row is None:
         return
     life = incarnation.current(tx, row["id"])
@@ -86,17 +88,10 @@ def clear_away_again(tx: Tx) -> int:
 
     Returns how many were asked. Called from time to time by the reconciler `vm-sync`.
     """
-    refused = tx.all(
-        select(host_operation.c.operation_id)
-        .where(host_operation.c.pending.is_(None), host_operation.c.refusal.is_not(None))
-        .where(or_(*(host_operation.c.operation_id.like(f"{prefix}.%") for prefix in _CLEARINGS)))
-        .where(host_operation.c.id > select(func.max(host_operation.c.id) - _NEWEST).scalar_subquery())
-        .order_by(host_operation.c.id)
-    )
     asked = 0
-    for row in refused:
-        known = operations.by_id(tx, row["operation_id"])
-        first, _, times = row["operation_id"].partition("~")
+    for operation_id in _REFUSED.scalars(tx):
+        known = operations.by_id(tx, operation_id)
+        first, _, times = operation_id.partition("~")
         again = f"{first}~{int(times or 0) + 1}"
         if known is None or known.refusal is None or known.refusal.reason is Reason.STALE_EPOCH:
             continue
@@ -112,6 +107,14 @@ _CLEARINGS = ("abandon", "gone", "lost", "stray")
 
 _NEWEST = 20_000
 """So many operations are looked at: an older clearing waits for its host's next inventory."""
+
+_REFUSED = Prepared(
+    select(host_operation.c.operation_id)
+    .where(host_operation.c.pending.is_(None), host_operation.c.refusal.is_not(None))
+    .where(or_(*(host_operation.c.operation_id.like(f"{prefix}.%") for prefix in _CLEARINGS)))
+    .where(host_operation.c.id > select(func.max(host_operation.c.id) - _NEWEST).scalar_subquery())
+    .order_by(host_operation.c.id)
+)
 
 
 def _state_of(host_id: int) -> Select[Any]:

@@ -4,8 +4,9 @@ The reconciler `network-config` claims the push (`network_config.pushing`) and s
 tried again with the reconciler's next round; one that the router rejects for good is not, until the config changes.
 """
 
-from sqlalchemy import and_, select, update
+from sqlalchemy import BigInteger, bindparam, select, update
 
+from pileus.server.db.prepared import Prepared
 from pileus.server.db.queries import network as networks
 from pileus.server.db.queries import router as routers
 from pileus.server.db.queries.network import Net
@@ -36,13 +37,7 @@ STALE_LEAP = 1000
 
 def push(tx: Tx, net: Net) -> bool:
     """Claim the push of the network's desired generation and submit its job. False when there is nothing to push."""
-    claim = update(network_config).where(
-        network_config.c.network_id == net.id,
-        network_config.c.pushing == 0,
-        network_config.c.desired == net.desired,
-        and_(network_config.c.applied < net.desired, network_config.c.refused < net.desired),
-    )
-    if tx.execute(claim.values(pushing=net.desired)).rowcount != 1:
+    if _CLAIMING.changed(tx, the_network_id=net.id, desired=net.desired) != 1:
         return False
     submit(
         tx,
@@ -54,6 +49,21 @@ def push(tx: Tx, net: Net) -> bool:
         deadline_seconds=5 * PUSH_SECONDS,
     )
     return True
+
+
+_DESIRED = bindparam("desired", type_=BigInteger)
+
+_CLAIMING = Prepared(
+    update(network_config)
+    .where(
+        network_config.c.network_id == bindparam("the_network_id"),
+        network_config.c.pushing == 0,
+        network_config.c.desired == _DESIRED,
+        network_config.c.applied < _DESIRED,
+        network_config.c.refused < _DESIRED,
+    )
+    .values(pushing=_DESIRED)
+)
 
 
 @workflow("network.configure")

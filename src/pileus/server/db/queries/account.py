@@ -5,6 +5,7 @@ from typing import Any
 
 from sqlalchemy import ColumnElement, RowMapping, Select, Table, delete, func, insert, select, update
 
+from pileus.server.db import rows
 from pileus.server.db.dialect import among, as_parameter
 from pileus.server.db.queries.page import page
 from pileus.server.db.tables.account import account
@@ -105,8 +106,7 @@ def drop_rights(tx: Tx, account_id: int) -> None:
 
 def unfinished(tx: Tx, state: AccountState) -> list[RowMapping]:
     """Live accounts in a state whose clean-up has not come to its end."""
-    wanted = (account.c.live == 1, account.c.state == str(state), account.c.cleanup_required == 1)
-    return tx.all(select(account).where(*wanted).order_by(account.c.id))
+    return rows.every(tx, account, live=1, state=str(state), cleanup_required=1)
 
 
 def guest_states(tx: Tx, account_ids: Collection[int]) -> dict[int, dict[str, int]]:

@@ -6,6 +6,7 @@ from typing import Any
 from sqlalchemy import ColumnElement, RowMapping, func, insert, select, update
 
 from pileus.server.db.dialect import among, as_parameter
+from pileus.server.db.prepared import Prepared
 from pileus.server.db.queries.page import page
 from pileus.server.db.tables.account import account, domain
 from pileus.server.db.transaction import Tx
@@ -38,10 +39,16 @@ def subtree(tx: Tx, path: str) -> list[RowMapping]:
 
 def going(tx: Tx) -> list[RowMapping]:
     """Live domains that are being deleted, below none that is."""
-    tops = domain.alias("tops")
-    above = select(tops.c.id).where(tops.c.id == domain.c.parent_id, tops.c.live == 1, tops.c.state == INACTIVE)
-    inactive = (domain.c.live == 1, domain.c.state == INACTIVE)
-    return tx.all(select(domain).where(*inactive, ~above.exists()).order_by(domain.c.id))
+    return _GOING.all(tx)
+
+
+_tops = domain.alias("tops")
+
+_above = select(_tops.c.id).where(_tops.c.id == domain.c.parent_id, _tops.c.live == 1, _tops.c.state == INACTIVE)
+
+_GOING = Prepared(
+    select(domain).where(domain.c.live == 1, domain.c.state == INACTIVE, ~_above.exists()).order_by(domain.c.id)
+)
 
 
 def list_page(tx: Tx, where: list[ColumnElement[bool]], *, offset: int, limit: int) -> tuple[list[RowMapping], int]:

@@ -109,8 +109,7 @@ def over(tx: Tx, life: Life) -> bool:
     if not transition(tx, vm_incarnation, life.id, LIFE, LifeState.OVER, current=None, ended_at=tx.now):
         return False
     capacity.release_host(tx, life.host_id, cpu_mhz=life.cpu_mhz, ram_mib=life.ram_mib)
-    shown = update(vm).where(vm.c.id == life.vm_id, vm.c.host_id == life.host_id)
-    tx.execute(shown.values(host_id=None, last_host_id=life.host_id))
+    rows.change(tx, vm, {"id": life.vm_id, "host_id": life.host_id}, host_id=None, last_host_id=life.host_id)
     return True
 
 

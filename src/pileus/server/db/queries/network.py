@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from ipaddress import IPv4Network
 from typing import Any
 
-from sqlalchemy import RowMapping, Select, bindparam, insert, select, update
+from sqlalchemy import RowMapping, Select, bindparam, select, update
 from sqlalchemy.exc import IntegrityError
 
 from pileus.server.db import rows
@@ -126,7 +126,7 @@ def shared_in(tx: Tx, domain_ids: Collection[int]) -> list[int]:
 def add(tx: Tx, **values: Any) -> int:
     """Insert a network with its config at generation 0."""
     network_id = rows.add(tx, network, created_at=tx.now, **values)
-    tx.execute(insert(network_config).values(network_id=network_id))
+    rows.put(tx, network_config, network_id=network_id)
     return network_id
 
 
@@ -223,15 +223,24 @@ def claim_vnet(tx: Tx, net: Net) -> int:
     mine = rows.one(tx, zone_vnet, network_id=net.id)
     if mine is not None:
         return int(mine["vnet"])
-    here = (zone_vnet.c.zone_id == net.zone_id, zone_vnet.c.network_id.is_(None))
     for _ in range(CLAIM_TRIES):
-        lowest = tx.scalar(select(zone_vnet.c.vnet).where(*here).order_by(zone_vnet.c.vnet).limit(1))
+        lowest = _LOWEST_VNET.scalar(tx, the_zone_id=net.zone_id)
         if lowest is None:
             break
-        claim = update(zone_vnet).where(*here, zone_vnet.c.vnet == lowest).values(network_id=net.id)
-        if tx.execute(claim).rowcount == 1:
+        if _CLAIM_VNET.changed(tx, the_zone_id=net.zone_id, the_vnet=lowest, new_network_id=net.id) == 1:
             return int(lowest)
     raise InsufficientCapacity("no VLAN is left in the zone for another guest network")
+
+
+_FREE_VNET = zone_vnet.c.zone_id == bindparam("the_zone_id"), zone_vnet.c.network_id.is_(None)
+
+_LOWEST_VNET = Prepared(select(zone_vnet.c.vnet).where(*_FREE_VNET).order_by(zone_vnet.c.vnet).limit(1))
+
+_CLAIM_VNET = Prepared(
+    update(zone_vnet)
+    .where(*_FREE_VNET, zone_vnet.c.vnet == bindparam("the_vnet"))
+    .values(network_id=bindparam("new_network_id"))
+)
 
 
 def release_vnet(tx: Tx, network_id: int) -> None:

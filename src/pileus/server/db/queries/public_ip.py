@@ -3,8 +3,9 @@
 from dataclasses import dataclass
 from ipaddress import IPv4Address, IPv4Network
 
-from sqlalchemy import ColumnElement, RowMapping, bindparam, insert, or_, select, update
+from sqlalchemy import ColumnElement, RowMapping, bindparam, insert, or_, select
 
+from pileus.server.db import rows
 from pileus.server.db.prepared import Prepared
 from pileus.server.db.queries.network import CLAIM_TRIES
 from pileus.server.db.tables.network import public_ip, vlan_ip_range
@@ -200,12 +201,8 @@ def _claim(tx: Tx, where: list[ColumnElement[bool]], **values: object) -> Addres
         public_ip_id = tx.scalar(candidates)
         if public_ip_id is None:
             return None
-        claimed = (
-            update(public_ip)
-            .where(public_ip.c.id == public_ip_id, *free)
-            .values(state=str(IpState.ALLOCATED), allocated_at=tx.now, **values)
-        )
-        if tx.execute(claimed).rowcount == 1:
+        free_one = {"id": public_ip_id, "live": 1, "state": str(IpState.FREE)}
+        if rows.change(tx, public_ip, free_one, state=str(IpState.ALLOCATED), allocated_at=tx.now, **values) == 1:
             return by_id(tx, public_ip_id)
     return None
 

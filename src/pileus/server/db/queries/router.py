@@ -3,8 +3,9 @@
 from dataclasses import dataclass
 from typing import Any
 
-from sqlalchemy import RowMapping, Select, and_, bindparam, insert, select, update
+from sqlalchemy import RowMapping, Select, and_, bindparam, select, update
 
+from pileus.server.db import rows
 from pileus.server.db.prepared import Prepared
 from pileus.server.db.seed import ROUTER_OFFERING
 from pileus.server.db.tables.host import host
@@ -88,26 +89,25 @@ def network_of(tx: Tx, vm_id: int) -> int | None:
 
 def add(tx: Tx, *, account_id: int, domain_id: int, zone_id: int, hypervisor: str) -> int:
     """Insert a stopped router; its name follows from its key."""
-    offering_id = tx.scalar(
-        select(service_offering.c.id).where(service_offering.c.name == ROUTER_OFFERING, service_offering.c.live == 1)
-    )
-    vm_id = tx.insert(
-        insert(vm).values(
-            kind=str(VmKind.ROUTER),
-            name="router",
-            account_id=account_id,
-            domain_id=domain_id,
-            zone_id=zone_id,
-            state=str(VmState.STOPPED),
-            service_offering_id=offering_id,
-            hypervisor=hypervisor,
-            vnc_password="",
-            ha=1,
-            created_at=tx.now,
-        )
+    offering = rows.one(tx, service_offering, name=ROUTER_OFFERING, live=1)
+    assert offering is not None  # noqa: S101 (seeded)
+    vm_id = rows.add(
+        tx,
+        vm,
+        kind=str(VmKind.ROUTER),
+        name="router",
+        account_id=account_id,
+        domain_id=domain_id,
+        zone_id=zone_id,
+        state=str(VmState.STOPPED),
+        service_offering_id=offering["id"],
+        hypervisor=hypervisor,
+        vnc_password="",
+        ha=1,
+        created_at=tx.now,
     )
     name = router_name(vm_id)
-    tx.execute(update(vm).where(vm.c.id == vm_id).values(name=name, instance_name=name, display_name=name))
+    rows.change(tx, vm, {"id": vm_id}, name=name, instance_name=name, display_name=name)
     return vm_id
 
 
@@ -123,8 +123,15 @@ def remove(tx: Tx, vm_id: int) -> None:
 
 def hypervisor_of(tx: Tx, zone_id: int) -> str:
     """The hypervisor of the zone's hosts ("KVM" while it has none)."""
-    here = (host.c.live == 1, host.c.zone_id == zone_id, host.c.kind == "Routing")
-    return str(tx.scalar(select(host.c.hypervisor).where(*here).order_by(host.c.id).limit(1)) or "KVM")
+    return str(_HYPERVISOR.scalar(tx, the_zone_id=zone_id) or "KVM")
+
+
+_HYPERVISOR = Prepared(
+    select(host.c.hypervisor)
+    .where(host.c.live == 1, host.c.zone_id == bindparam("the_zone_id"), host.c.kind == "Routing")
+    .order_by(host.c.id)
+    .limit(1)
+)
 
 
 def _query() -> Select[Any]:

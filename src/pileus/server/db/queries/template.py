@@ -4,10 +4,24 @@ from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from sqlalchemy import Column, ColumnElement, RowMapping, String, and_, cast, func, insert, or_, select, update
+from sqlalchemy import (
+    ColumnElement,
+    Integer,
+    RowMapping,
+    String,
+    and_,
+    bindparam,
+    cast,
+    func,
+    insert,
+    or_,
+    select,
+    update,
+)
 from sqlalchemy.exc import IntegrityError
 
 from pileus.server.db import rows
+from pileus.server.db.prepared import Prepared
 from pileus.server.db.tables.host import host, host_operation
 from pileus.server.db.tables.job import job
 from pileus.server.db.tables.place import zone
@@ -84,14 +98,13 @@ def copy_in(tx: Tx, template_id: int, zone_id: int) -> Copy | None:
 
 def copy_of(tx: Tx, template_id: int, zone_id: int) -> Copy | None:
     """The copy of a template in a zone, whatever its state."""
-    match = and_(template_copy.c.template_id == template_id, template_copy.c.zone_id == zone_id)
-    row = tx.one(select(template_copy).where(match))
+    row = rows.one(tx, template_copy, template_id=template_id, zone_id=zone_id)
     return _copy(row) if row is not None else None
 
 
 def copy_by_id(tx: Tx, copy_id: int) -> Copy | None:
     """A copy by its key."""
-    row = tx.one(select(template_copy).where(template_copy.c.id == copy_id))
+    row = rows.one(tx, template_copy, id=copy_id)
     return _copy(row) if row is not None else None
 
 
@@ -233,55 +246,65 @@ def page_of_copies(
 def waiting_copies(tx: Tx, limit: int = 50) -> list[Copy]:
     """Copies of live templates whose download should begin: NotThere, or Failed and due for another attempt, in zones
     whose secondary storage is up."""
-    reachable = select(host.c.zone_id).where(
-        host.c.live == 1, host.c.kind == HostKind.SECONDARY_STORAGE, host.c.state == HostState.UP
+    return [_copy(row) for row in _WAITING_COPIES.all(tx, now=tx.now, most=limit)]
+
+
+_MOST = bindparam("most", type_=Integer)
+
+_WAITING_COPIES = Prepared(
+    select(template_copy)
+    .join(template, template.c.id == template_copy.c.template_id)
+    .where(
+        template.c.live == 1,
+        template.c.url.is_not(None),
+        or_(
+            template_copy.c.state == str(CopyState.NOT_THERE),
+            and_(template_copy.c.state == str(CopyState.FAILED), template_copy.c.retry_at <= bindparam("now")),
+        ),
+        template_copy.c.zone_id.in_(
+            select(host.c.zone_id).where(
+                host.c.live == 1,
+                host.c.kind == str(HostKind.SECONDARY_STORAGE),
+                host.c.state == str(HostState.UP),
+            )
+        ),
     )
-    due = and_(template_copy.c.state == CopyState.FAILED, template_copy.c.retry_at <= tx.now)
-    statement = (
-        select(template_copy)
-        .join(template, template.c.id == template_copy.c.template_id)
-        .where(
-            template.c.live == 1,
-            template.c.url.is_not(None),
-            or_(template_copy.c.state == CopyState.NOT_THERE, due),
-            template_copy.c.zone_id.in_(reachable),
-        )
-        .order_by(template_copy.c.id)
-        .limit(limit)
-    )
-    return [_copy(row) for row in tx.all(statement)]
+    .order_by(template_copy.c.id)
+    .limit(_MOST)
+)
 
 
 def forgotten_removals(tx: Tx, limit: int = 50) -> list[Copy]:
     """Copies that are Removing although no job is at it any more."""
-    busy = select(job.c.id).where(
-        job.c.open == 1, job.c.resource_key == "template_removal:" + _text(template_copy.c.id)
-    )
-    statement = select(template_copy).where(template_copy.c.state == CopyState.REMOVING, ~busy.exists()).limit(limit)
-    return [_copy(row) for row in tx.all(statement)]
+    return [_copy(row) for row in _FORGOTTEN_REMOVALS.all(tx, most=limit)]
+
+
+_busy = select(job.c.id).where(
+    job.c.open == 1, job.c.resource_key == "template_removal:" + cast(template_copy.c.id, String(20))
+)
+
+_FORGOTTEN_REMOVALS = Prepared(
+    select(template_copy).where(template_copy.c.state == str(CopyState.REMOVING), ~_busy.exists()).limit(_MOST)
+)
 
 
 def zones_missing(tx: Tx, limit: int = 50) -> list[tuple[int, int]]:
     """(template, zone) pairs of live cross-zone templates that a live zone has no copy row of."""
-    pairs = (
-        select(template.c.id.label("template"), zone.c.id.label("zone"))
-        .select_from(template.join(zone, zone.c.live == 1))
-        .outerjoin(
-            template_copy, and_(template_copy.c.template_id == template.c.id, template_copy.c.zone_id == zone.c.id)
-        )
-        .where(
-            template.c.live == 1,
-            template.c.cross_zones == 1,
-            template.c.url.is_not(None),
-            template_copy.c.id.is_(None),
-        )
-        .limit(limit)
+    return [(int(row["template"]), int(row["zone"])) for row in _ZONES_MISSING.all(tx, most=limit)]
+
+
+_ZONES_MISSING = Prepared(
+    select(template.c.id.label("template"), zone.c.id.label("zone"))
+    .select_from(template.join(zone, zone.c.live == 1))
+    .outerjoin(template_copy, and_(template_copy.c.template_id == template.c.id, template_copy.c.zone_id == zone.c.id))
+    .where(
+        template.c.live == 1,
+        template.c.cross_zones == 1,
+        template.c.url.is_not(None),
+        template_copy.c.id.is_(None),
     )
-    return [(int(row["template"]), int(row["zone"])) for row in tx.all(pairs)]
-
-
-def _text(column: Column[Any]) -> ColumnElement[str]:
-    return cast(column, String(20))
+    .limit(_MOST)
+)
 
 
 def _copy(row: Mapping[Any, Any]) -> Copy:

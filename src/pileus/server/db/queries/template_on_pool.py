@@ -5,12 +5,14 @@ A row means that the pool may hold the file: it goes only after a host has said 
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import cache
 from typing import Any
 
-from sqlalchemy import ColumnElement, Select, and_, delete, insert, or_, select, update
+from sqlalchemy import ColumnElement, Integer, Select, and_, bindparam, delete, or_, select, update
 from sqlalchemy.exc import IntegrityError
 
 from pileus.server.db import rows
+from pileus.server.db.prepared import Prepared
 from pileus.server.db.tables.host import host_operation
 from pileus.server.db.tables.job import job
 from pileus.server.db.tables.template import template
@@ -54,11 +56,8 @@ def there(tx: Tx, template_id: int, pool_id: int, *, name: str) -> OnPool:
         return found
     try:
         with tx.connection.begin_nested():
-            tx.execute(
-                insert(table).values(
-                    template_id=template_id, pool_id=pool_id, state=CopyState.NOT_THERE, name=name, used_at=tx.now
-                )
-            )
+            state = str(CopyState.NOT_THERE)
+            rows.put(tx, table, template_id=template_id, pool_id=pool_id, state=state, name=name, used_at=tx.now)
     except IntegrityError:
         found = get(tx, template_id, pool_id)
         if found is not None:
@@ -149,18 +148,22 @@ def unremove(tx: Tx, on_pool: OnPool) -> bool:
 
 def unneeded(tx: Tx, *, deleted: bool, limit: int = 50) -> list[OnPool]:
     """Templates (deleted ones, or live ones) on pools whose volumes do not need them, the longest unused first."""
-    found = tx.all(
+    return [_on_pool(row) for row in _unneeded(deleted=deleted).all(tx, most=limit)]
+
+
+@cache
+def _unneeded(*, deleted: bool) -> Prepared:
+    return Prepared(
         select(table)
         .join(template, template.c.id == table.c.template_id)
         .where(
             template.c.live.is_(None) if deleted else template.c.live == 1,
-            table.c.state.in_((CopyState.NOT_THERE, CopyState.READY, CopyState.FAILED)),
+            table.c.state.in_([str(state) for state in (CopyState.NOT_THERE, CopyState.READY, CopyState.FAILED)]),
             ~_needed().exists(),
         )
         .order_by(table.c.used_at)
-        .limit(limit)
+        .limit(bindparam("most", type_=Integer))
     )
-    return [_on_pool(row) for row in found]
 
 
 def forget(tx: Tx, on_pool: OnPool) -> None:

@@ -3,9 +3,10 @@
 from collections.abc import Collection, Hashable, Mapping, Sequence
 from typing import Any
 
-from sqlalchemy import ColumnElement, RowMapping, delete, func, insert, or_, select
+from sqlalchemy import ColumnElement, Integer, RowMapping, bindparam, delete, func, or_, select
 
 from pileus.server.db import rows
+from pileus.server.db.prepared import Prepared
 from pileus.server.db.queries import roll
 from pileus.server.db.queries.page import AnyRow, like, page_of
 from pileus.server.db.tables.job import job
@@ -79,7 +80,7 @@ def take_name(tx: Tx, vm_id: int, name_key: str, **values: Any) -> bool:
 def set_guest_data(tx: Tx, vm_id: int, **values: Any) -> None:
     """Set what the router serves to the guest (`user_data`, `password`, `password_id`)."""
     if rows.change(tx, guest_data, {"vm_id": vm_id}, **values) == 0:
-        tx.execute(insert(guest_data).values(vm_id=vm_id, **values))
+        rows.put(tx, guest_data, vm_id=vm_id, **values)
 
 
 def guest_data_of(tx: Tx, vm_id: int) -> RowMapping | None:
@@ -114,32 +115,45 @@ def has_open_job(tx: Tx, vm_id: int) -> bool:
 
 def has_open_job_on(tx: Tx, resource_key: str) -> bool:
     """Whether a job holds the resource or waits for it."""
-    return tx.scalar(select(job.c.id).where(job.c.open == 1, job.c.resource_key == resource_key).limit(1)) is not None
+    return _OPEN_ON.scalar(tx, the_key=resource_key) is not None
+
+
+_OPEN_ON = Prepared(select(job.c.id).where(job.c.open == 1, job.c.resource_key == bindparam("the_key")).limit(1))
 
 
 def open_jobs(tx: Tx, workflow: str) -> int:
     """How many jobs of a workflow have not ended."""
-    return int(tx.scalar(select(func.count()).select_from(job).where(job.c.open == 1, job.c.workflow == workflow)))
+    return int(_OPEN_OF.scalar(tx, the_workflow=workflow))
+
+
+_OPEN_OF = Prepared(
+    select(func.count()).select_from(job).where(job.c.open == 1, job.c.workflow == bindparam("the_workflow"))
+)
 
 
 def to_expunge(tx: Tx, *, destroyed_before: int, limit: int) -> list[RowMapping]:
     """Destroyed guests whose delay is over, and those whose expunging was interrupted; without an open job."""
-    open_job = select(job.c.id).where(
-        job.c.open == 1, job.c.instance_kind == "VirtualMachine", job.c.instance_id == vm.c.id
+    return _TO_EXPUNGE.all(tx, destroyed_before=destroyed_before, most=limit)
+
+
+_open_job = select(job.c.id).where(
+    job.c.open == 1, job.c.instance_kind == "VirtualMachine", job.c.instance_id == vm.c.id
+)
+
+_late = (vm.c.state == str(VmState.DESTROYED)) & (vm.c.destroyed_at <= bindparam("destroyed_before"))
+
+_TO_EXPUNGE = Prepared(
+    select(vm)
+    .where(
+        vm.c.live == 1,
+        vm.c.kind == str(VmKind.USER),
+        vm.c.state.in_([str(state) for state in OUT_OF_SIGHT]),
+        or_(_late, vm.c.state == str(VmState.EXPUNGING)),
+        ~_open_job.exists(),
     )
-    late = (vm.c.state == str(VmState.DESTROYED)) & (vm.c.destroyed_at <= destroyed_before)
-    return tx.all(
-        select(vm)
-        .where(
-            vm.c.live == 1,
-            vm.c.kind == str(VmKind.USER),
-            vm.c.state.in_([str(state) for state in OUT_OF_SIGHT]),
-            or_(late, vm.c.state == str(VmState.EXPUNGING)),
-            ~open_job.exists(),
-        )
-        .order_by(vm.c.destroyed_at)
-        .limit(limit)
-    )
+    .order_by(vm.c.destroyed_at)
+    .limit(bindparam("most", type_=Integer))
+)
 
 
 def list_page(
