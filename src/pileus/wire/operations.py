@@ -119,8 +119,18 @@ class RebootVm(Operation, frozen=True, tag=True):
 # ---- virtual routers
 
 
+class RouterMachine(Struct, frozen=True):
+    """A virtual machine of its own for a router: booted from the system template at `url`."""
+
+    url: str
+    sha256: str
+
+
 class RouterSpec(Struct, frozen=True):
-    """One life of a virtual router. The first NIC is the guest side, the second (if any) the public side."""
+    """One life of a virtual router. The first NIC is the guest side, the second (if any) the public side.
+
+    Without a `machine` the router is a network namespace of its host.
+    """
 
     name: str
     uuid: str
@@ -129,6 +139,7 @@ class RouterSpec(Struct, frozen=True):
     cpus: int = 1
     cpu_mhz: int = 500
     ram_mib: int = 128
+    machine: RouterMachine | None = None
 
 
 class StartRouter(Operation, frozen=True, tag=True):

@@ -249,7 +249,6 @@ ACCEPTED = unused(
     integer("router.extra.public.nics", 2, ADVANCED, "public NICs a virtual router has ready"),
     integer("router.ram.size", 128, ADVANCED, "memory of a virtual router, in MB"),
     integer("router.stats.interval", 300, ADVANCED, "seconds between two reports of a virtual router", least=1),
-    integer("router.template.id", 1, ADVANCED, "template of virtual routers"),
     boolean("secondary.storage.vm", False, HIDDEN, "whether secondary storage is served by system VMs"),
     integer("secstorage.capacity.standby", 10, ADVANCED, "secondary storage sessions to hold ready"),
     integer("secstorage.cmd.execution.time.max", 30, ADVANCED, "minutes a command of secondary storage may take"),

@@ -200,6 +200,17 @@ public_ip_capacity_threshold = number(
     "share of used public addresses above which an alert is raised",
     most=1.0,
 )
+router_launcher = text(
+    "router.launcher",
+    "namespace",
+    ADVANCED,
+    "where virtual routers live unless their zone has a detail of this name: in a network namespace of a host, or in a"
+    " vm booted from router.template.id; in force at a router's next start",
+    choices=("namespace", "vm"),
+)
+router_template_id = text(
+    "router.template.id", "", ADVANCED, "template of virtual routers that are a vm; it becomes a SYSTEM template"
+)
 secondary_storage_capacity_threshold = number(
     "secondary.storage.capacity.threshold",
     0.85,

@@ -26,6 +26,11 @@ VOLUME = Transitions[VolumeState](
 )
 
 
+SYSTEM_TEMPLATE = "SYSTEM"
+USER_TEMPLATE = "USER"
+"""Wire types of a template: what system virtual machines boot from, and all others."""
+
+
 class VolumeKind(StrEnum):
     """Wire types of a volume."""
 

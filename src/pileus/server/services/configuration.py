@@ -18,6 +18,7 @@ from pileus.server.db.transaction import Tx
 from pileus.server.domain.account import AccountType
 from pileus.server.domain.caller import Caller
 from pileus.server.domain.errors import ParameterError
+from pileus.server.services import system_template
 from pileus.server.services.account import LIMIT_KEYS
 from pileus.server.services.naming import checked_name
 from pileus.server.services.paging import bounds
@@ -95,6 +96,8 @@ def update(tx: Tx, caller: Caller, *, name: str, value: str | None) -> dict[str,
     key = _named(tx, name)
     if key is keys.user_authenticators_order and value is not None:
         authenticators.check_order(value)
+    if key is keys.router_template_id:
+        value = system_template.become(tx, caller, value)
     change(tx, key, value, user_id=caller.user_id)
     resource = _RESOURCES.get(name)
     if resource is not None:

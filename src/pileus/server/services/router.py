@@ -6,6 +6,7 @@ from typing import Any
 from sqlalchemy import ColumnElement, RowMapping, select
 
 from pileus.server.auth.visibility import require, scope
+from pileus.server.db.queries import offering as offerings
 from pileus.server.db.queries import router as routers
 from pileus.server.db.queries.page import grouped, like, page, related
 from pileus.server.db.queries.router import Router
@@ -14,6 +15,7 @@ from pileus.server.db.tables.host import host
 from pileus.server.db.tables.network import network, nic
 from pileus.server.db.tables.offering import service_offering
 from pileus.server.db.tables.place import pod, zone
+from pileus.server.db.tables.template import template
 from pileus.server.db.tables.vm import vm
 from pileus.server.db.transaction import Tx
 from pileus.server.domain.caller import Caller, Owner
@@ -24,6 +26,7 @@ from pileus.server.events.write import SCHEDULED
 from pileus.server.jobs.plan import Plan
 from pileus.server.jobs.submit import submit
 from pileus.server.services.choice import one_of
+from pileus.server.services.offering import SystemVmType
 from pileus.server.services.paging import bounds
 from pileus.server.workflows.router_start import KIND
 from pileus.server.workflows.router_stop import router_destroy, router_reboot, router_start, router_stop
@@ -62,6 +65,31 @@ def destroy(tx: Tx, caller: Caller, router_id: int) -> str:
     router = _router(tx, caller, router_id)
     plan = router_destroy(network=router.network_id, router=router_id)
     return _job(tx, caller, router, plan, "destroyRouter", types.ROUTER_DESTROY, "Destroying")
+
+
+def change_offering(tx: Tx, caller: Caller, router_id: int, offering_id: int) -> dict[str, Any]:
+    """Give a stopped router another size, in force at its next start. Errors: 431 for one that is not stopped or an
+    offering that is not for routers, 531 for another's router.
+    """
+    router = _router(tx, caller, router_id)
+    if router.state is not VmState.STOPPED:
+        raise ParameterError(f"router {router.name} is {router.state}, not Stopped", parameter="id")
+    offering = offerings.by_id(tx, offerings.SERVICE, offering_id)
+    if not offering["is_system"] or offering["system_vm_type"] != SystemVmType.ROUTER:
+        raise ParameterError(f"service offering {offering['name']} is not for routers", parameter="serviceofferingid")
+    routers.change(tx, router_id, service_offering_id=offering_id)
+    record(
+        tx,
+        type=types.ROUTER_UPGRADE,
+        description=f"Router {router.name} has service offering {offering['name']} from its next start",
+        account_id=router.account_id,
+        domain_id=router.domain_id,
+        user_id=caller.user_id,
+        resource_kind=KIND,
+        resource_id=router.id,
+        zone_id=router.zone_id,
+    )
+    return view(tx, caller, router_id)
 
 
 def list_page(
@@ -161,13 +189,14 @@ def _views(tx: Tx, caller: Caller, rows: Sequence[RowMapping]) -> list[dict[str,
     zones = related(tx, zone, (row["zone_id"] for row in rows))
     pods = related(tx, pod, (row["pod_id"] for row in rows))
     hosts = related(tx, host, (row["host_id"] for row in rows))
-    offerings = related(tx, service_offering, (row["service_offering_id"] for row in rows))
+    sizes = related(tx, service_offering, (row["service_offering_id"] for row in rows))
+    images = related(tx, template, (row["template_id"] for row in rows))
     cards = grouped(tx, nic, (row["id"] for row in rows), nic.c.vm_id)
     nets = related(tx, network, (card["network_id"] for of_router in cards.values() for card in of_router))
     found = []
     for row in rows:
         there, within = hosts.get(row["host_id"]), zones[row["zone_id"]]
-        offering = offerings[row["service_offering_id"]]
+        offering = sizes[row["service_offering_id"]]
         found.append(
             {
                 "id": row["uuid"],
@@ -184,6 +213,7 @@ def _views(tx: Tx, caller: Caller, rows: Sequence[RowMapping]) -> list[dict[str,
                 "account": accounts[row["account_id"]]["name"],
                 "domain_id": domains[row["domain_id"]]["uuid"],
                 "domain": domains[row["domain_id"]]["name"],
+                "template_id": images[row["template_id"]]["uuid"] if row["template_id"] in images else None,
                 "service_offering_id": offering["uuid"],
                 "service_offering_name": offering["name"],
                 "is_redundant_router": False,

@@ -19,9 +19,10 @@ from pileus.server.db.tables.place import zone
 from pileus.server.db.transaction import Tx
 from pileus.server.domain.account import Resource
 from pileus.server.domain.caller import Caller
-from pileus.server.domain.errors import ParameterError, PermissionDenied
+from pileus.server.domain.errors import ParameterError, PermissionDenied, ResourceInUse
 from pileus.server.domain.host import AllocationState, Hypervisor
 from pileus.server.domain.ids import Id, OsType, Template, Zone
+from pileus.server.domain.storage import SYSTEM_TEMPLATE
 from pileus.server.events import record, types
 from pileus.server.events.write import SCHEDULED
 from pileus.server.jobs.submit import submit
@@ -164,6 +165,8 @@ def delete(tx: Tx, caller: Caller, template_id: Id[Template], zone_id: int | Non
     """
     row = templates.row(tx, template_id)
     require(tx, caller, row["account_id"], row["domain_id"], f"template {row['name']}")
+    if row["type"] == SYSTEM_TEMPLATE:
+        raise ResourceInUse(f"template {row['name']} is {keys.router_template_id.name}: routers may boot from it")
     if zone_id is not None and templates.copy_of(tx, template_id, zone_id) is None:
         raise ParameterError(f"template {row['name']} is not in that zone", parameter="zoneid")
     require_unused(tx, template_id, zone_id)

@@ -32,7 +32,7 @@ from pileus.server.domain.errors import ParameterError, PermissionDenied
 from pileus.server.domain.host import AllocationState
 from pileus.server.domain.ids import DiskOffering as DiskOfferingKind
 from pileus.server.domain.ids import Host, Id, Network, ServiceOffering, Template, Zone
-from pileus.server.domain.storage import CopyState, VolumeKind
+from pileus.server.domain.storage import SYSTEM_TEMPLATE, CopyState, VolumeKind
 from pileus.server.domain.vm import VmKind, VmState, guest_name
 from pileus.server.events import record, types
 from pileus.server.events.write import SCHEDULED
@@ -231,6 +231,8 @@ def _template(tx: Tx, order: Order) -> tuple[RowMapping, RowMapping]:
         raise ParameterError(
             f"template {row['name']} is for {row['hypervisor']}, not for {order.hypervisor}", parameter="hypervisor"
         )
+    if row["type"] == SYSTEM_TEMPLATE:
+        raise ParameterError(f"template {row['name']} is for system VMs", parameter="templateid")
     if not row["is_bootable"]:
         raise ParameterError(f"template {row['name']} cannot be booted", parameter="templateid")
     copy = rows.one(tx, template_copy, template_id=order.template_id, zone_id=order.zone_id)

@@ -1,11 +1,13 @@
 """Zones. Guide: "Availability Zones", "VLAN Provisioning"."""
 
 import secrets
+from collections.abc import Mapping, Sequence
 from enum import StrEnum
 from typing import Any
 
 from sqlalchemy import RowMapping
 
+from pileus.server.config import keys
 from pileus.server.db.queries import zone as zones
 from pileus.server.db.queries.ancestry import offered
 from pileus.server.db.queries.page import related
@@ -20,12 +22,14 @@ from pileus.server.domain.errors import ParameterError, ResourceInUse
 from pileus.server.domain.host import AllocationState
 from pileus.server.domain.ids import Domain, Id, Zone
 from pileus.server.domain.network import NetworkType
-from pileus.server.elements import virtual_router
+from pileus.server.elements import router_home, virtual_router
 from pileus.server.events import record, types
 from pileus.server.services.choice import one_of
 from pileus.server.services.naming import checked_name
 from pileus.server.services.paging import bounds
 
+ROUTER_LAUNCHER = keys.router_launcher.name
+"""The one detail of a zone that means something; others are taken and let go, as older clients send them."""
 HIGHEST_VLAN = 4094
 MOST_VLANS = 65536
 DHCP_PROVIDER = "VirtualRouter"
@@ -117,6 +121,7 @@ def update(
     is_public: bool | None,
     allocation_state: str | None,
     dhcp_provider: str | None,
+    details: Sequence[Mapping[str, str]] = (),
 ) -> dict[str, Any]:
     """Change a zone. A narrower VLAN range is refused while VLANs outside it are in use (536)."""
     row = zones.by_id(tx, zone_id)
@@ -155,6 +160,9 @@ def update(
         changes["vlan_range"] = vlan
     if changes:
         zones.change(tx, zone_id, **changes)
+    for detail in details:
+        if ROUTER_LAUNCHER in detail:
+            router_home.choose(tx, zone_id, detail[ROUTER_LAUNCHER])
     if any(changes.get(served, row[served]) != row[served] for served in ("name", "dns1", "dns2")):
         virtual_router.zone_changed(tx, zone_id)
     _record(tx, caller, types.ZONE_EDIT, f"Zone {changes.get('name', row['name'])} was changed", zone_id)

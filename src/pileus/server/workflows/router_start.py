@@ -4,6 +4,7 @@ All of it runs under the network's resource key, so nobody else touches the rout
 already is left alone, and an undo ends only a life that its own job planned.
 """
 
+from pileus.server.config import keys, value
 from pileus.server.db.queries import incarnation as incarnations
 from pileus.server.db.queries import network as networks
 from pileus.server.db.queries import nic as nics
@@ -14,7 +15,7 @@ from pileus.server.db.transaction import Tx
 from pileus.server.db.transition import transition
 from pileus.server.domain.errors import ResourceUnavailable
 from pileus.server.domain.vm import VM, LifeState, VmState
-from pileus.server.elements import virtual_router
+from pileus.server.elements import router_home, virtual_router
 from pileus.server.events import record, types
 from pileus.server.hosts import operations
 from pileus.server.jobs.context import StepContext, TryElsewhere
@@ -52,6 +53,9 @@ def place_router(ctx: StepContext, *, network: int) -> None:
         ram_mib=router.ram_mib,
     )
     place = must_place(ctx.tx, demand, avoid=ctx.avoid, seed=ctx.operation_id())
+    template_id = router_home.template_for(ctx.tx, router.zone_id)
+    if template_id != router.template_id:
+        routers.change(ctx.tx, router.id, template_id=template_id)
     if not transition(ctx.tx, vm, router.id, VM, VmState.STARTING, frm=VmState.STOPPED):
         raise ResourceUnavailable(f"router {router.name} is {router.state} and cannot be started")
     incarnations.plan(
@@ -83,18 +87,7 @@ def boot_router(ctx: StepContext, *, network: int) -> None:
     if life.state is not LifeState.PLANNED:
         return
     generation = networks.by_id(ctx.tx, network).desired
-    order = StartRouter(
-        RouterSpec(
-            name=router.name,
-            uuid=router.uuid,
-            epoch=life.epoch,
-            nics=nics.specs(ctx.tx, router.id),
-            cpus=router.cpus,
-            cpu_mhz=router.cpu_mhz,
-            ram_mib=router.ram_mib,
-        ),
-        virtual_router.config(ctx.tx, network, generation=generation),
-    )
+    order = StartRouter(_spec(ctx.tx, router, life), virtual_router.config(ctx.tx, network, generation=generation))
     try:
         facts = ask(ctx, life.host_id, order, queue=router.queue, deadline_seconds=START_SECONDS)
     except HostRefused as refused:
@@ -144,6 +137,22 @@ def end_life(tx: Tx, router: Router, epoch: int) -> bool:
     transition(tx, vm, router.id, VM, VmState.STOPPED)
     wake(tx, f"network:{router.network_id}")
     return True
+
+
+def _spec(tx: Tx, router: Router, life: Life) -> RouterSpec:
+    machine = router_home.machine(tx, router.zone_id, router.template_id)
+    # The cards of a namespace have no limit; the way out of a machine of its own has that of its network.
+    rate_mbps = value(tx, keys.network_throttling_rate) if machine is not None else 0
+    return RouterSpec(
+        name=router.name,
+        uuid=router.uuid,
+        epoch=life.epoch,
+        nics=nics.specs(tx, router.id, rate_mbps=rate_mbps),
+        cpus=router.cpus,
+        cpu_mhz=router.cpu_mhz,
+        ram_mib=router.ram_mib,
+        machine=machine,
+    )
 
 
 def _alive(ctx: StepContext, router: Router, life: Life, facts: RouterFacts) -> None:

@@ -8,11 +8,12 @@ from pileus.server.api.command import (
     Params,
     Response,
     Started,
+    View,
     command,
     out,
     param,
 )
-from pileus.server.domain.ids import Domain, Host, Id, Network, Pod, Router, Zone
+from pileus.server.domain.ids import Domain, Host, Id, Network, Pod, Router, ServiceOffering, Zone
 from pileus.server.events import types
 from pileus.server.services import router
 
@@ -99,6 +100,17 @@ class ListRouters(ListParams):
                 page_size=self.page_size,
             )
         )
+
+
+@command("changeServiceForRouter", roles=DOMAIN_ADMINS, returns=RouterResponse, emits=types.ROUTER_UPGRADE)
+class ChangeServiceForRouter(Params):
+    """Changes the service offering of a stopped router; its next start has the new size."""
+
+    id: Id[Router] = param("the ID of the router")
+    service_offering_id: Id[ServiceOffering] = param("a service offering of system VMs, for domain routers")
+
+    def run(self, call: Call) -> View:
+        return router.change_offering(call.tx, call.caller, self.id, self.service_offering_id)
 
 
 @command("startRouter", roles=DOMAIN_ADMINS, returns=RouterResponse, job=True, emits=types.ROUTER_START)

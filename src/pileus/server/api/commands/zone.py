@@ -99,7 +99,9 @@ class UpdateZone(Params):
     domain: str | None = param("network domain name for the networks in the zone", default=None)
     is_public: bool | None = param("true makes a private zone public", default=None)
     allocation_state: str | None = param("Enabled or Disabled for new guests", default=None)
-    details: MapParameter = param("details of the zone (kept for older clients, not used)", default=())
+    details: MapParameter = param(
+        "details of the zone: router.launcher is namespace or vm; others are not used", default=()
+    )
     dhcp_provider: str | None = param("the DHCP provider of the zone: VirtualRouter", default=None)
     dns_search_order: list[str] | None = param("the DNS search order (not used)", default=None)
 
@@ -119,6 +121,7 @@ class UpdateZone(Params):
             is_public=self.is_public,
             allocation_state=self.allocation_state,
             dhcp_provider=self.dhcp_provider,
+            details=self.details,
         )
 
 

@@ -38,7 +38,10 @@ class Life:
 
 @dataclass(frozen=True)
 class Router:
-    """A virtual router of a network. `cpu_mhz` and `ram_mib` are what a new life of it claims."""
+    """A virtual router of a network. `cpu_mhz` and `ram_mib` are what a new life of it claims.
+
+    `template_id` is what its current life boots from, or its last one did; None in a namespace.
+    """
 
     id: int
     uuid: str
@@ -53,6 +56,7 @@ class Router:
     cpus: int
     cpu_mhz: int
     ram_mib: int
+    template_id: int | None
     life: Life | None
 
     @property
@@ -109,6 +113,11 @@ def add(tx: Tx, *, account_id: int, domain_id: int, zone_id: int, hypervisor: st
     name = router_name(vm_id)
     rows.change(tx, vm, {"id": vm_id}, name=name, instance_name=name, display_name=name)
     return vm_id
+
+
+def change(tx: Tx, vm_id: int, **values: Any) -> None:
+    """Set columns of a router."""
+    tx.execute(update(vm).where(vm.c.id == vm_id).values(**values))
 
 
 def remove(tx: Tx, vm_id: int) -> None:
@@ -191,5 +200,6 @@ def _router(row: RowMapping) -> Router:
         cpus=row["cpus"],
         cpu_mhz=row["offered_cpu_mhz"],
         ram_mib=row["offered_ram_mib"],
+        template_id=row["template_id"],
         life=life,
     )

@@ -61,6 +61,11 @@ def row(tx: Tx, template_id: int) -> RowMapping:
     return found
 
 
+def live(tx: Tx, uuid: str) -> RowMapping | None:
+    """A template that is in use, by its UUID."""
+    return tx.one(select(template).where(template.c.uuid == uuid, template.c.live == 1))
+
+
 def id_of(tx: Tx, uuid: str) -> int:
     """The key of a template."""
     return int(tx.scalar(select(template.c.id).where(template.c.uuid == uuid)))

@@ -5,6 +5,7 @@ from typing import Any
 
 from sqlalchemy import ColumnElement, RowMapping, delete, func, insert, or_, select, update
 
+from pileus.server.db.queries import zone_detail
 from pileus.server.db.queries.page import like, page
 from pileus.server.db.tables.host import host
 from pileus.server.db.tables.network import network, vlan_ip_range
@@ -68,6 +69,7 @@ def users_of(tx: Tx, zone_id: int) -> dict[str, int]:
 def remove(tx: Tx, zone_id: int) -> None:
     """Take a zone out of use."""
     change(tx, zone_id, live=None, removed_at=tx.now)
+    zone_detail.forget(tx, zone_id)
     tx.execute(delete(zone_vnet).where(zone_vnet.c.zone_id == zone_id))
     systems = update(network).where(network.c.zone_id == zone_id, network.c.is_system == 1, network.c.live == 1)
     tx.execute(systems.values(live=None, on_demand_key=None, removed_at=tx.now))

@@ -15,6 +15,7 @@ from pileus.server.db.tables import (
     template,
     vm,
     volume,
+    zone_detail,
 )
 from pileus.server.db.tables.column import metadata
 
@@ -34,4 +35,5 @@ __all__ = [
     "template",
     "vm",
     "volume",
+    "zone_detail",
 ]
