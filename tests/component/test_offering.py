@@ -159,45 +159,6 @@ def test_offerings_of_a_domain_are_seen_there_and_below(
         user.call(f"delete{noun}Offering", id=hidden)
 
 
-def test_network_offerings_are_listed_with_their_filters(client: Client, world: World) -> None:
-    user = Client(world.db, world.account("alice"))
-    assert user.names("listNetworkOfferings") == ["DefaultVirtualizedNetwork", "DefaultDirectNetwork"]
-    everything = client.names("listNetworkOfferings")
-    assert len(everything) > 2
-    for given, names in (
-        ({"isdefault": True}, ["DefaultVirtualizedNetwork"]),
-        ({"availability": "required"}, ["DefaultVirtualizedNetwork"]),
-        ({"specifyvlan": True}, ["DefaultDirectNetwork"]),
-        ({"guestiptype": "direct", "specifyvlan": True}, ["DefaultDirectNetwork"]),
-        ({"traffictype": "PUBLIC"}, ["System-Public-Network"]),
-        ({"name": "DefaultDirectNetwork"}, ["DefaultDirectNetwork"]),
-        ({"keyword": "virtualized"}, ["DefaultVirtualizedNetwork"]),
-    ):
-        assert client.names("listNetworkOfferings", **given) == names
-    with refused(431, "availability"):
-        client.call("listNetworkOfferings", availability="x")
-
-
-def test_a_network_offering_changes_its_text_and_availability(client: Client, db: Database) -> None:
-    made = client.one("listNetworkOfferings", name="DefaultDirectNetwork")
-    changed = client.one(
-        "updateNetworkOffering", id=made["id"], displaytext="new", availability="unavailable", name="DirectTagged"
-    )
-    assert changed == {**made, "displaytext": "new", "availability": "Unavailable", "name": "DirectTagged"}
-    assert events(db)[-1] == ("NETWORK.OFFERING.EDIT", "Network offering DirectTagged was changed")
-    for name in ("System-Public-Network", "DefaultVirtualizedNetwork"):
-        with refused(431, "exists already"):
-            client.call("updateNetworkOffering", id=made["id"], name=name)
-        built_in = client.one("listNetworkOfferings", name=name)["id"]
-        with refused(431, "built-in"):
-            client.call("updateNetworkOffering", id=built_in, name="x")
-    system = client.one("listNetworkOfferings", name="System-Public-Network")["id"]
-    with refused(431, "availability"):
-        client.call("updateNetworkOffering", id=system, availability="Optional")
-    with refused(431, "id"):
-        client.call("updateNetworkOffering", name="x")
-
-
 def test_operating_systems_and_their_categories(client: Client, world: World) -> None:
     user = Client(world.db, world.account("alice"))
     categories = user.call("listOsCategories")["oscategory"]

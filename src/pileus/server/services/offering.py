@@ -1,4 +1,4 @@
-"""Service, disk and network offerings. Guide: "Defining Your Service Offering", "Tags", "Network Scope"."""
+"""Service and disk offerings. Guide: "Defining Your Service Offering", "Tags"."""
 
 from enum import StrEnum
 from typing import Any
@@ -14,8 +14,7 @@ from pileus.server.db.transaction import Tx
 from pileus.server.domain.account import Role
 from pileus.server.domain.caller import Caller
 from pileus.server.domain.errors import ParameterError, ResourceInUse
-from pileus.server.domain.ids import DiskOffering, Domain, Id, NetworkOffering, ServiceOffering
-from pileus.server.domain.network import Availability
+from pileus.server.domain.ids import DiskOffering, Domain, Id, ServiceOffering
 from pileus.server.elements import virtual_router
 from pileus.server.events import record, types
 from pileus.server.services.choice import one_of
@@ -217,62 +216,6 @@ def disk_view(tx: Tx, caller: Caller, offering_id: int) -> dict[str, Any]:
     return _disk_views(tx, [offerings.by_id(tx, offerings.DISK, offering_id)])[0]
 
 
-def update_network(
-    tx: Tx,
-    caller: Caller,
-    *,
-    offering_id: Id[NetworkOffering] | None,
-    name: str | None,
-    display_text: str | None,
-    availability: str | None,
-) -> dict[str, Any]:
-    """Change the text of a network offering, or whether users must, may or cannot choose it."""
-    if offering_id is None:
-        raise ParameterError("id is required", parameter="id")
-    row = offerings.by_id(tx, offerings.NETWORK, offering_id)
-    if name is not None and name != row["name"]:
-        if row["is_system"] or row["is_default"]:
-            raise ParameterError("the name of a built-in network offering cannot change", parameter="name")
-        if offerings.network_named(tx, checked_name(name, "name")):
-            raise ParameterError(f"a network offering named {name} exists already", parameter="name")
-    now = _rename(tx, offerings.NETWORK, offering_id, name, display_text)
-    if availability is not None:
-        if row["is_system"]:
-            raise ParameterError("the availability of a system offering cannot change", parameter="availability")
-        wanted = str(one_of(Availability, availability, "availability"))
-        offerings.change(tx, offerings.NETWORK, offering_id, availability=wanted)
-    text = f"Network offering {now} was changed"
-    _record(tx, caller, types.NETWORK_OFFERING_EDIT, text, "NetworkOffering", offering_id)
-    return network_view(tx, caller, offering_id)
-
-
-def list_network(
-    tx: Tx, caller: Caller, *, offering_id: int | None, name: str | None, display_text: str | None,
-    traffic_type: str | None, is_default: bool | None, specify_vlan: bool | None, is_shared: bool | None,
-    availability: str | None, guest_ip_type: str | None, keyword: str | None, page: int | None, page_size: int | None,
-) -> tuple[list[dict[str, Any]], int]:  # fmt: skip
-    """Network offerings; those of the system are for root administrators."""
-    equal = {
-        "id": offering_id,
-        "name": name,
-        "display_text": display_text,
-        "traffic_type": traffic_type.capitalize() if traffic_type else None,
-        "is_default": None if is_default is None else int(is_default),
-        "specify_vlan": None if specify_vlan is None else int(specify_vlan),
-        "is_shared": None if is_shared is None else int(is_shared),
-        "availability": str(one_of(Availability, availability, "availability")) if availability else None,
-        "guest_ip_type": guest_ip_type.capitalize() if guest_ip_type else None,
-        "is_system": None if caller.is_admin else 0,
-    }
-    rows, count = _page(tx, caller, offerings.NETWORK, equal, keyword, page, page_size)
-    return [_network_view(row) for row in rows], count
-
-
-def network_view(tx: Tx, caller: Caller, offering_id: int) -> dict[str, Any]:
-    """One network offering, as lists show it."""
-    return _network_view(offerings.by_id(tx, offerings.NETWORK, offering_id))
-
-
 def _page(
     tx: Tx, caller: Caller, table: Table, equal: dict[str, Any], keyword: str | None, page: int | None,
     page_size: int | None,
@@ -345,22 +288,6 @@ def _disk_views(tx: Tx, rows: list[RowMapping]) -> list[dict[str, Any]]:
         }
         for row in rows
     ]
-
-
-def _network_view(row: RowMapping) -> dict[str, Any]:
-    return {
-        "id": row["uuid"],
-        "name": row["name"],
-        "display_text": row["display_text"],
-        "created": row["created_at"],
-        "traffic_type": row["traffic_type"],
-        "is_default": bool(row["is_default"]),
-        "specify_vlan": bool(row["specify_vlan"]),
-        "availability": row["availability"],
-        "network_rate": row["rate_mbps"],
-        "guest_ip_type": row["guest_ip_type"],
-        "state": "Enabled",
-    }
 
 
 def _record(tx: Tx, caller: Caller, event: str, text: str, kind: str, offering_id: int) -> None:

@@ -5,7 +5,7 @@ from sqlalchemy import select
 from pileus.server.db.tables.account import domain, users
 from pileus.server.db.tables.host import host, storage_pool
 from pileus.server.db.tables.network import network, public_ip, vlan_ip_range
-from pileus.server.db.tables.offering import service_offering
+from pileus.server.db.tables.offering import network_offering, service_offering
 from pileus.server.db.tables.place import cluster, pod, zone
 from pileus.server.db.tables.vm import vm, vm_incarnation
 from pileus.server.db.tables.volume import volume
@@ -262,9 +262,17 @@ def _of_offering(now: Wishes, person: Person) -> Parameters | None:
     return {"id": found, "displaytext": now.name("offering"), "name": now.once(0.5, now.name("offering"))}
 
 
-@wish("updateNetworkOffering")
-def _network_offering(now: Wishes, person: Person) -> Parameters | None:
-    return {"id": now.uuid_of(ids.NetworkOffering, person), "displaytext": now.name("offering")}
+@wish("createNetworkOffering")
+def _network_offering(now: Wishes, _person: Person) -> Parameters | None:
+    name = now.name("nets")
+    kind = now.dice.choice(tuple(GuestIpType))
+    return {"name": name, "displaytext": name, "traffictype": "Guest", "guestiptype": kind, "networkrate": 100}
+
+
+@wish("updateNetworkOffering", "deleteNetworkOffering")
+def _of_network_offering(now: Wishes, person: Person) -> Parameters | None:
+    made = network_offering.c.name.like("nets%")
+    return {"id": now.uuid_of(ids.NetworkOffering, person, made), "displaytext": now.name("offering")}
 
 
 # ---- the cloud itself

@@ -1,4 +1,4 @@
-"""Commands on service, disk and network offerings."""
+"""Commands on service and disk offerings."""
 
 from pileus.server.api.command import (
     EVERYONE,
@@ -16,7 +16,7 @@ from pileus.server.api.command import (
     out,
     param,
 )
-from pileus.server.domain.ids import DiskOffering, Domain, Id, NetworkOffering, ServiceOffering, Vm, Zone
+from pileus.server.domain.ids import DiskOffering, Domain, Id, ServiceOffering, Vm
 from pileus.server.services import offering
 
 
@@ -56,24 +56,6 @@ class DiskOfferingResponse(Response, name="diskoffering", kind=DiskOffering, loa
     tags = out("the storage tags")
     domain_id = out("the domain the offering is for, absent for all")
     domain = out("the name of the domain the offering is for")
-
-
-class NetworkOfferingResponse(Response, name="networkoffering", kind=NetworkOffering, load=offering.network_view):
-    """A network offering."""
-
-    id = out("the ID of the network offering")
-    name = out("the name of the network offering")
-    display_text = out("an alternate display text of the network offering")
-    tags = out("the tags of the network offering")
-    created = out("when the offering was created", "date")
-    max_connections = out("the maximum number of concurrent connections", "integer")
-    traffic_type = out("the traffic type: Public, Management, Control, Guest, Vlan or Storage")
-    is_default = out("true if the offering is default", "boolean")
-    specify_vlan = out("true if networks of the offering name their VLAN", "boolean")
-    availability = out("Required, Optional or Unavailable")
-    network_rate = out("the network rate in Mb/s", "integer")
-    guest_ip_type = out("the guest IP type: Virtual or Direct")
-    state = out("the state of the offering")
 
 
 @command("createServiceOffering", roles=ROOT_ONLY, returns=ServiceOfferingResponse, emits="SERVICE.OFFERING.CREATE")
@@ -231,62 +213,6 @@ class ListDiskOfferings(ListParams):
                 offering_id=self.id,
                 name=self.name,
                 domain_id=self.domain_id,
-                keyword=self.keyword,
-                page=self.page,
-                page_size=self.page_size,
-            )
-        )
-
-
-@command("updateNetworkOffering", roles=ROOT_ONLY, returns=NetworkOfferingResponse, emits="NETWORK.OFFERING.EDIT")
-class UpdateNetworkOffering(Params):
-    """Updates a network offering."""
-
-    id: Id[NetworkOffering] | None = param("the ID of the network offering", default=None)
-    name: str | None = param("the name of the network offering", default=None)
-    display_text: str | None = param("the display text of the network offering", default=None, length=4096)
-    availability: str | None = param("Required, Optional or Unavailable", default=None)
-
-    def run(self, call: Call) -> View:
-        return offering.update_network(
-            call.tx,
-            call.caller,
-            offering_id=self.id,
-            name=self.name,
-            display_text=self.display_text,
-            availability=self.availability,
-        )
-
-
-@command("listNetworkOfferings", roles=EVERYONE, returns=NetworkOfferingResponse)
-class ListNetworkOfferings(ListParams):
-    """Lists network offerings."""
-
-    id: Id[NetworkOffering] | None = param("the ID of the network offering", default=None)
-    name: str | None = param("the name of the network offering", default=None)
-    display_text: str | None = param("the display text of the network offering", default=None)
-    traffic_type: str | None = param("the traffic type", default=None)
-    is_default: bool | None = param("true for default offerings", default=None)
-    specify_vlan: bool | None = param("true for offerings whose networks name their VLAN", default=None)
-    is_shared: bool | None = param("true for offerings of shared networks", default=None)
-    availability: str | None = param("Required, Optional or Unavailable", default=None)
-    guest_ip_type: str | None = param("the guest IP type: Virtual or Direct", default=None)
-    zone_id: Id[Zone] | None = param("list offerings that the zone can serve (all can)", default=None)
-
-    def run(self, call: Call) -> Page:
-        return Page(
-            *offering.list_network(
-                call.tx,
-                call.caller,
-                offering_id=self.id,
-                name=self.name,
-                display_text=self.display_text,
-                traffic_type=self.traffic_type,
-                is_default=self.is_default,
-                specify_vlan=self.specify_vlan,
-                is_shared=self.is_shared,
-                availability=self.availability,
-                guest_ip_type=self.guest_ip_type,
                 keyword=self.keyword,
                 page=self.page,
                 page_size=self.page_size,

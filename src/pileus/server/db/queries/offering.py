@@ -3,9 +3,10 @@
 from collections.abc import Collection
 from typing import Any
 
-from sqlalchemy import ColumnElement, RowMapping, Table, insert, or_, select, update
+from sqlalchemy import ColumnElement, RowMapping, Table, func, insert, or_, select, update
 
 from pileus.server.db.queries.page import like, page
+from pileus.server.db.tables.network import network
 from pileus.server.db.tables.offering import disk_offering, network_offering, service_offering
 from pileus.server.db.tables.template import os_category, os_type
 from pileus.server.db.tables.vm import vm
@@ -64,6 +65,17 @@ def matching(
 def network_named(tx: Tx, name: str) -> bool:
     """Whether any network offering has or had this name."""
     return tx.scalar(select(network_offering.c.id).where(network_offering.c.name == name)) is not None
+
+
+def network_services(tx: Tx, name: str) -> str:
+    """What networks of a built-in offering are served."""
+    return str(tx.scalar(select(network_offering.c.services).where(network_offering.c.name == name)))
+
+
+def networks_with(tx: Tx, offering_id: int) -> int:
+    """How many networks there are that have a network offering."""
+    having = select(func.count()).select_from(network).where(network.c.live == 1, network.c.offering_id == offering_id)
+    return int(tx.scalar(having))
 
 
 def service_of_vm(tx: Tx, vm_id: int) -> int | None:

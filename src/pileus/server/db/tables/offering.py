@@ -63,5 +63,8 @@ network_offering = Table(
     Column("services", Text, nullable=False, default=""),
     live(),
     instant("created_at"),
+    Column("tags", Name, nullable=True),
+    Column("max_connections", Integer, nullable=True),
+    instant("removed_at", nullable=True),
 )
 """`services` is a comma-separated list of what the network's element provides."""
