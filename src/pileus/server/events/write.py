@@ -10,6 +10,7 @@ from pileus.server.db import rows
 from pileus.server.db.prepared import Prepared
 from pileus.server.db.tables.event import event
 from pileus.server.db.transaction import Tx
+from pileus.server.domain.caller import Caller
 from pileus.server.domain.job import Phase
 
 INFO, WARN, ERROR = "INFO", "WARN", "ERROR"
@@ -49,6 +50,32 @@ def record(
         start_id=start_id,
         facts=None if facts is None else msgspec.json.encode(dict(facts)).decode(),
         created_at=tx.now,
+    )
+
+
+def record_by(
+    tx: Tx,
+    caller: Caller,
+    type: str,
+    description: str,
+    *,
+    kind: str | None = None,
+    id: int | None = None,
+    zone_id: int | None = None,
+    state: str = COMPLETED,
+) -> int:
+    """Write an event of what a caller did on their own account, to the thing of this kind and key; its row id."""
+    return record(
+        tx,
+        type=type,
+        description=description,
+        account_id=caller.account_id,
+        domain_id=caller.domain_id,
+        user_id=caller.user_id,
+        state=state,
+        resource_kind=kind,
+        resource_id=id,
+        zone_id=zone_id,
     )
 
 

@@ -17,7 +17,7 @@ from pileus.server.db.transaction import Tx
 from pileus.server.domain.caller import Caller, Owner
 from pileus.server.domain.dns_name import dns_domain
 from pileus.server.domain.errors import ParameterError
-from pileus.server.events import record, types
+from pileus.server.events import record_by, types
 from pileus.server.events.write import SCHEDULED
 from pileus.server.jobs.submit import submit
 from pileus.server.workflows.certificate import certificate_stored
@@ -53,14 +53,8 @@ def upload(
         _check_server(tx, chain[0], suffix)
         place, called = _OWN, name or suffix
     _store(tx, called, place, suffix, certificate, key)
-    started = record(
-        tx,
-        type=types.UPLOAD_CUSTOM_CERTIFICATE,
-        description=f"Uploading certificate {called} for {suffix}",
-        account_id=caller.account_id,
-        domain_id=caller.domain_id,
-        user_id=caller.user_id,
-        state=SCHEDULED,
+    started = record_by(
+        tx, caller, types.UPLOAD_CUSTOM_CERTIFICATE, f"Uploading certificate {called} for {suffix}", state=SCHEDULED
     )
     certificate_id = tx.scalar(select(custom_certificate.c.id).where(custom_certificate.c.name == called))
     job = submit(

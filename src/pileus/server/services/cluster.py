@@ -14,7 +14,7 @@ from pileus.server.domain.caller import Caller
 from pileus.server.domain.errors import ParameterError, ResourceInUse
 from pileus.server.domain.host import AllocationState, Hypervisor
 from pileus.server.domain.ids import Cluster, Id, Pod, Zone
-from pileus.server.events import record, types
+from pileus.server.events import record_by, types
 from pileus.server.services.choice import one_of
 from pileus.server.services.naming import checked_name
 from pileus.server.services.paging import bounds
@@ -167,13 +167,4 @@ def _views(tx: Tx, rows: list[RowMapping]) -> list[dict[str, Any]]:
 
 
 def _record(tx: Tx, caller: Caller, event: str, text: str, cluster_id: int) -> None:
-    record(
-        tx,
-        type=event,
-        description=text,
-        account_id=caller.account_id,
-        domain_id=caller.domain_id,
-        user_id=caller.user_id,
-        resource_kind="Cluster",
-        resource_id=cluster_id,
-    )
+    record_by(tx, caller, event, text, kind="Cluster", id=cluster_id)

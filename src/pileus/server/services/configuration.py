@@ -147,14 +147,7 @@ def _named(tx: Tx, name: str) -> Key[Any]:
 
 
 def _record(tx: Tx, caller: Caller, description: str) -> None:
-    events.record(
-        tx,
-        type=events.types.CONFIGURATION_VALUE_EDIT,
-        description=description,
-        account_id=caller.account_id,
-        domain_id=caller.domain_id,
-        user_id=caller.user_id,
-    )
+    events.record_by(tx, caller, events.types.CONFIGURATION_VALUE_EDIT, description)
 
 
 def _change(row: RowMapping, person: RowMapping | None, accounts: Mapping[int, RowMapping]) -> dict[str, Any]:

@@ -81,11 +81,4 @@ def remove(tx: Tx, caller: Caller) -> None:
 
 
 def _event(tx: Tx, caller: Caller, text: str) -> None:
-    events.record(
-        tx,
-        type=events.types.CONFIGURATION_VALUE_EDIT,
-        description=text,
-        account_id=caller.account_id,
-        domain_id=caller.domain_id,
-        user_id=caller.user_id,
-    )
+    events.record_by(tx, caller, events.types.CONFIGURATION_VALUE_EDIT, text)

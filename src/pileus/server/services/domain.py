@@ -212,14 +212,4 @@ def _live(tx: Tx, domain_id: int) -> RowMapping:
 
 
 def _event(tx: Tx, caller: Caller, type: str, text: str, domain_id: int, *, state: str = "Completed") -> int:
-    return events.record(
-        tx,
-        type=type,
-        description=text,
-        account_id=caller.account_id,
-        domain_id=caller.domain_id,
-        user_id=caller.user_id,
-        resource_kind="Domain",
-        resource_id=domain_id,
-        state=state,
-    )
+    return events.record_by(tx, caller, type, text, kind="Domain", id=domain_id, state=state)

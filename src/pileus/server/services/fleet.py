@@ -11,7 +11,7 @@ from pileus.server.db.transaction import Tx
 from pileus.server.domain.caller import Caller
 from pileus.server.domain.errors import ParameterError
 from pileus.server.domain.ids import Fleet, Id
-from pileus.server.events import record, types
+from pileus.server.events import record_by, types
 from pileus.server.hosts.fleets import revoke
 from pileus.server.services.host import SHORTEST_TOKEN, TOKEN_LIFE_MS
 from pileus.server.services.naming import checked_name
@@ -82,13 +82,4 @@ def _views(tx: Tx, rows: list[RowMapping]) -> list[dict[str, Any]]:
 
 
 def _record(tx: Tx, caller: Caller, event: str, text: str, fleet_id: int) -> None:
-    record(
-        tx,
-        type=event,
-        description=text,
-        account_id=caller.account_id,
-        domain_id=caller.domain_id,
-        user_id=caller.user_id,
-        resource_kind="Fleet",
-        resource_id=fleet_id,
-    )
+    record_by(tx, caller, event, text, kind="Fleet", id=fleet_id)

@@ -21,7 +21,7 @@ from pileus.server.domain.caller import Caller
 from pileus.server.domain.errors import ParameterError, ResourceInUse
 from pileus.server.domain.host import HOST, AllocationState, HostState, Hypervisor
 from pileus.server.domain.ids import Cluster, Host, Id, OsCategory, Pod, Zone
-from pileus.server.events import record, types
+from pileus.server.events import record_by, types
 from pileus.server.hosts import fleets, operations
 from pileus.server.hosts.enrolment import revoke
 from pileus.server.jobs.reconciler import trigger
@@ -395,13 +395,4 @@ def _views(tx: Tx, rows: list[RowMapping]) -> list[dict[str, Any]]:
 
 
 def _record(tx: Tx, caller: Caller, event: str, text: str, host_id: int) -> None:
-    record(
-        tx,
-        type=event,
-        description=text,
-        account_id=caller.account_id,
-        domain_id=caller.domain_id,
-        user_id=caller.user_id,
-        resource_kind="Host",
-        resource_id=host_id,
-    )
+    record_by(tx, caller, event, text, kind="Host", id=host_id)

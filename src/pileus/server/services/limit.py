@@ -53,13 +53,11 @@ def update(
     elif not caller.is_admin and subject.domain["id"] == caller.domain_id:
         raise PermissionDenied("the limits of your own domain are set from above it")
     count.limit(tx, *subject.owner, resource, new)
-    events.record(
+    events.record_by(
         tx,
-        type=events.types.RESOURCE_LIMIT_UPDATE,
-        description=f"limit of {_noun(resource)} of {subject.told} set to {'any number' if new == UNLIMITED else new}",
-        account_id=caller.account_id,
-        domain_id=caller.domain_id,
-        user_id=caller.user_id,
+        caller,
+        events.types.RESOURCE_LIMIT_UPDATE,
+        f"limit of {_noun(resource)} of {subject.told} set to {'any number' if new == UNLIMITED else new}",
     )
     return _limit(subject, resource, new)
 

@@ -17,7 +17,7 @@ from pileus.server.domain.caller import Caller
 from pileus.server.domain.errors import ParameterError, ResourceInUse
 from pileus.server.domain.ids import Cluster, Id, Pod, StoragePool, Zone
 from pileus.server.domain.storage import POOL, CopyState, PoolState
-from pileus.server.events import record, types
+from pileus.server.events import record_by, types
 from pileus.server.events.write import COMPLETED, SCHEDULED
 from pileus.server.jobs.submit import JobRef, Owner, submit
 from pileus.server.services.naming import checked_name
@@ -232,15 +232,4 @@ def _views(tx: Tx, rows: list[RowMapping]) -> list[dict[str, Any]]:
 def _record(
     tx: Tx, caller: Caller, event: str, text: str, pool_id: int, zone_id: int, *, state: str = COMPLETED
 ) -> int:
-    return record(
-        tx,
-        type=event,
-        description=text,
-        account_id=caller.account_id,
-        domain_id=caller.domain_id,
-        user_id=caller.user_id,
-        state=state,
-        resource_kind="StoragePool",
-        resource_id=pool_id,
-        zone_id=zone_id,
-    )
+    return record_by(tx, caller, event, text, state=state, kind="StoragePool", id=pool_id, zone_id=zone_id)

@@ -20,7 +20,7 @@ from pileus.server.domain.address import Range, address, range_in, subnet
 from pileus.server.domain.caller import Caller
 from pileus.server.domain.errors import ParameterError, ResourceInUse
 from pileus.server.domain.network import GuestIpType, NetworkType
-from pileus.server.events import record, types
+from pileus.server.events import record_by, types
 from pileus.server.services.network import vlan_id
 from pileus.server.services.paging import bounds
 from pileus.wire.places import Isolation
@@ -231,14 +231,12 @@ def _views(tx: Tx, rows: Sequence[RowMapping]) -> list[dict[str, Any]]:
 
 
 def _record(tx: Tx, caller: Caller, type: str, verb: str, row: RowMapping) -> None:
-    record(
+    record_by(
         tx,
-        type=type,
-        description=f"{verb} VLAN IP range {row['start_ip']}-{row['end_ip']}",
-        account_id=caller.account_id,
-        domain_id=caller.domain_id,
-        user_id=caller.user_id,
-        resource_kind="VlanIpRange",
-        resource_id=row["id"],
+        caller,
+        type,
+        f"{verb} VLAN IP range {row['start_ip']}-{row['end_ip']}",
+        kind="VlanIpRange",
+        id=row["id"],
         zone_id=row["zone_id"],
     )

@@ -23,7 +23,7 @@ from pileus.server.domain.host import AllocationState
 from pileus.server.domain.ids import Domain, Id, Zone
 from pileus.server.domain.network import NetworkType
 from pileus.server.elements import router_home, virtual_router
-from pileus.server.events import record, types
+from pileus.server.events import record_by, types
 from pileus.server.services.choice import one_of
 from pileus.server.services.naming import checked_name
 from pileus.server.services.paging import bounds
@@ -259,14 +259,4 @@ def _view(row: RowMapping, domains: dict[int, RowMapping], *, inner: bool) -> di
 
 
 def _record(tx: Tx, caller: Caller, event: str, text: str, zone_id: int) -> None:
-    record(
-        tx,
-        type=event,
-        description=text,
-        account_id=caller.account_id,
-        domain_id=caller.domain_id,
-        user_id=caller.user_id,
-        resource_kind="Zone",
-        resource_id=zone_id,
-        zone_id=zone_id,
-    )
+    record_by(tx, caller, event, text, kind="Zone", id=zone_id, zone_id=zone_id)
