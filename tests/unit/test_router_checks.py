@@ -6,13 +6,16 @@ import pytest
 from pileus.appliance.router.checks import check
 from pileus.appliance.router.errors import ConfigRefused
 from pileus.wire.operations import Reason
-from pileus.wire.router import GuestData, Lease, PortForward, PublicAddress, RouterConfig
+from pileus.wire.router import FirewallRule, GuestData, Lease, PortForward, PublicAddress, RouterConfig, StaticNat
 
 LEASE = Lease("02:00:00:00:00:05", "10.1.1.5", "web")
 OTHER = Lease("02:00:00:00:00:06", "10.1.1.6", "db")
 GUEST = GuestData("10.1.1.5", {"instance-id": "i-2-5-VM"}, "aGk=", "pw", "p1")
 PUBLIC = PublicAddress("203.0.113.10", 24, "203.0.113.1", source_nat=True)
 FORWARD = PortForward("f1", "203.0.113.10", "tcp", 80, 89, "10.1.1.5", 8080, 8089)
+SECOND = PublicAddress("203.0.113.11", 24, "203.0.113.1")
+RULE = FirewallRule("r1", "203.0.113.10", "tcp", 80, 89, cidrs=("198.51.100.0/24", "0.0.0.0/0"))
+PING = FirewallRule("r2", "203.0.113.10", "icmp", icmp_type=8, icmp_code=0)
 GOOD = RouterConfig(
     network="n",
     generation=1,
@@ -49,6 +52,18 @@ def forward(**changes: object) -> dict[str, object]:
 
 def two_forwards(**changes: object) -> dict[str, object]:
     return {"port_forwards": (FORWARD, msgspec.structs.replace(FORWARD, **{"id": "f2", **changes}))}
+
+
+def rule(**changes: object) -> dict[str, object]:
+    return {"firewall": (msgspec.structs.replace(RULE, **changes),)}
+
+
+def ping(**changes: object) -> dict[str, object]:
+    return {"firewall": (msgspec.structs.replace(PING, **changes),)}
+
+
+def static(ip: str = "203.0.113.11", guest_ip: str = "10.1.1.6", **changes: object) -> dict[str, object]:
+    return {"public": (PUBLIC, SECOND), "static_nats": (StaticNat(ip, guest_ip),), **changes}
 
 
 BAD = [
@@ -116,6 +131,27 @@ BAD = [
     (forward(guest_end=8090), "length"),
     (two_forwards(id="f1", public_start=100, public_end=109), "id of a port forward"),
     (two_forwards(public_start=89, public_end=98), "overlap"),
+    (rule(id="a b"), "not an id"),
+    (rule(ip="203.0.113.99"), "firewall rule 'r1': '203.0.113.99'"),
+    (rule(protocol="sctp"), "protocol 'sctp'"),
+    (rule(start=0), "0-89"),
+    (rule(end=70000), "80-70000"),
+    (rule(start=90), "90-89"),
+    (rule(cidrs=()), "no source CIDR"),
+    (rule(cidrs=("10.0.0.0/33",)), "10.0.0.0/33"),
+    (rule(cidrs=("10.0.0.0/255.0.0.0",)), "10.0.0.0/255.0.0.0"),
+    (rule(cidrs=("0.0.0.0/0", "10.0.0/8")), "10.0.0/8"),
+    (rule(cidrs=("10.0.0.0/8 accept",)), "CIDR"),
+    (ping(icmp_type=256), "ICMP type 256"),
+    (ping(icmp_code=-2), "code -2"),
+    (ping(icmp_type=-1), "ICMP code 0 of every type"),
+    ({"firewall": (RULE, msgspec.structs.replace(PING, id="r1"))}, "id of a firewall rule"),
+    (static(ip="203.0.113.10", port_forwards=()), "static NAT of '203.0.113.10'"),
+    (static(ip="203.0.113.99"), "static NAT of '203.0.113.99'"),
+    (static(guest_ip="10.2.0.1"), "10.2.0.1"),
+    (static(guest_ip="10.1.1.1"), "router's own"),
+    (static(port_forwards=(msgspec.structs.replace(FORWARD, ip="203.0.113.11"),)), "same address"),
+    (static(static_nats=(StaticNat("203.0.113.11", "10.1.1.6"),) * 2), "address of a static NAT"),
 ]
 
 
@@ -139,6 +175,21 @@ def test_public_addresses_need_a_public_side() -> None:
     check(msgspec.structs.replace(GOOD, public=(), port_forwards=()), has_public_side=False)
 
 
+def test_what_was_checked_is_asked_again_where_it_leans_on_what_changed() -> None:
+    before = msgspec.structs.replace(GOOD, firewall=(RULE, PING))
+    moved = PublicAddress("203.0.113.20", 24, "203.0.113.1", source_nat=True)
+    with pytest.raises(ConfigRefused) as refused:
+        check(msgspec.structs.replace(before, public=(moved,), port_forwards=()), has_public_side=True, before=before)
+    assert "firewall rule 'r1'" in refused.value.text
+    with pytest.raises(ConfigRefused) as refused:
+        check(msgspec.structs.replace(before, guest_ip="10.1.2.1"), has_public_side=True, before=before)
+    assert "lease" in refused.value.text
+    worse = msgspec.structs.replace(PING, id="r3", cidrs=("nowhere",))
+    with pytest.raises(ConfigRefused) as refused:
+        check(msgspec.structs.replace(before, firewall=(RULE, PING, worse)), has_public_side=True, before=before)
+    assert "r3" in refused.value.text
+
+
 @pytest.mark.parametrize(
     "changes",
     [
@@ -152,6 +203,10 @@ def test_public_addresses_need_a_public_side() -> None:
         guest(password="ü:'\"$(reboot)", metadata={"service-offering": "Small Instance, 500 MHz"}),
         public(prefix=32, gateway="198.51.100.1"),
         two_forwards(protocol="udp"),
+        {"firewall": (RULE, PING), "services": ("firewall", "static-nat")},
+        rule(cidrs=("198.51.100.7", "198.51.100.7/24")),
+        ping(icmp_type=-1, icmp_code=-1),
+        static(),
         two_forwards(public_start=100, public_end=109),
     ],
 )

@@ -3,8 +3,26 @@
 import msgspec
 import pytest
 
-from pileus.appliance.router.rules import FORWARDED, KEPT, SHIFTED, Ruleset, change, ruleset, whole
-from pileus.wire.router import PortForward, PublicAddress, RouterConfig
+from pileus.appliance.router.netlink import Delta
+from pileus.appliance.router.rules import CHAINS, Ruleset, delta, reshaped, ruleset, whole
+from pileus.appliance.router.sets import (
+    ANSWERED,
+    BALANCED,
+    ENTERED,
+    FIREWALL,
+    FORWARDED,
+    KEPT,
+    LEAVING,
+    LET_IN,
+    LET_OUT,
+    OWNED,
+    SETS,
+    SHIFTED,
+    STATIC,
+    packed,
+    unpacked,
+)
+from pileus.wire.router import FirewallRule, LoadBalancer, PortForward, PublicAddress, RouterConfig, StaticNat
 
 SAME = PortForward("a", "203.0.113.10", "tcp", 8000, 8010, "10.1.1.5", 8000, 8010)
 OTHER = PortForward("b", "203.0.113.10", "udp", 53, 54, "10.1.1.6", 5353, 5354)
@@ -42,33 +60,103 @@ def test_two_forwards_to_the_same_ports_of_a_guest_let_through_their_union() -> 
     assert elements[FORWARDED] == {"203.0.113.10 . tcp . 10.1.1.5 . 8000-8015"}
 
 
-def test_equal_configs_need_no_commands() -> None:
-    assert change(rules_of(), rules_of(generation=2)) == ""
+def test_equal_configs_differ_in_nothing() -> None:
+    assert delta(rules_of(), rules_of(generation=2)) == Delta({}, {})
 
 
 def test_one_more_forward_is_as_little_work_whatever_their_number() -> None:
     many = tuple(
         PortForward(f"m{port}", "203.0.113.10", "tcp", port, port, "10.1.1.7", port, port) for port in range(1, 4000, 2)
     )
-    commands = change(rules_of(port_forwards=many), rules_of(port_forwards=(*many, SAME)))
-    assert sorted(commands.splitlines()) == [
-        "add element ip pileus forwarded { 203.0.113.10 . tcp . 10.1.1.5 . 8000-8010 }",
-        "add element ip pileus kept { 203.0.113.10 . tcp . 8000-8010 : 10.1.1.5 }",
-    ]
+    changes = delta(rules_of(port_forwards=many), rules_of(port_forwards=(*many, SAME)))
+    entry = frozenset({"203.0.113.10 . tcp . 8000-8010"})
+    assert changes.gone == {}
+    assert changes.come == {
+        FORWARDED: {"203.0.113.10 . tcp . 10.1.1.5 . 8000-8010"},
+        KEPT: {"203.0.113.10 . tcp . 8000-8010 : 10.1.1.5"},
+        ENTERED: entry,
+        ANSWERED: entry,
+    }
+
+
+def test_one_more_firewall_rule_is_as_little_work_whatever_their_number() -> None:
+    many = tuple(FirewallRule(f"m{port}", "203.0.113.10", "tcp", port, port) for port in range(1, 3000))
+    one = FirewallRule("x", "203.0.113.10", "tcp", 5000, 5010, cidrs=("198.51.100.0/24",))
+    before = firewalled(many)
+    after = firewalled((*many, one), before)
+    mark = f"{after.admission.marks['x']:#010x}"
+    element = f"203.0.113.10 . tcp . 5000-5010 . 198.51.100.0/24 : {mark}"
+    assert delta(before, after) == Delta({}, {FIREWALL: {element}, LET_IN: {mark}, LET_OUT: {mark}})
+    assert delta(after, firewalled(many, after)) == Delta({FIREWALL: {element}, LET_IN: {mark}, LET_OUT: {mark}}, {})
+
+
+def firewalled(firewall: tuple[FirewallRule, ...], before: Ruleset | None = None) -> Ruleset:
+    config = msgspec.structs.replace(BASE, services=(*BASE.services, "firewall"), firewall=firewall)
+    return ruleset(config, guest="eth0", public="eth2", before=before)
+
+
+def test_without_the_service_rules_let_nothing_in_and_keep_nothing_out() -> None:
+    rules = rules_of(firewall=(FirewallRule("x", "203.0.113.10", "tcp", 1, 2),))
+    assert not rules.elements[FIREWALL]
+    assert "jump admitted" not in rules.chains
+    assert "jump admitted" in firewalled(()).chains
+
+
+def test_a_static_nat_leads_both_ways() -> None:
+    elements = rules_of(static_nats=(StaticNat("203.0.113.11", "10.1.1.6"),)).elements
+    assert elements[STATIC] == {"203.0.113.11 : 10.1.1.6"}
+    assert elements[LEAVING] == {"10.1.1.6 : 203.0.113.11"}
+    assert elements[OWNED] == {"203.0.113.11 . 10.1.1.6"}
+
+
+def test_a_balancer_is_a_door() -> None:
+    elements = rules_of(load_balancers=(LoadBalancer("l", "203.0.113.10", 443, 8443, "source"),)).elements
+    assert elements[BALANCED] == {"203.0.113.10 . 443"}
 
 
 def test_a_forward_to_another_guest_goes_before_it_comes() -> None:
     moved = msgspec.structs.replace(SAME, guest_ip="10.1.1.9")
-    lines = change(rules_of(), rules_of(port_forwards=(moved, OTHER))).splitlines()
-    assert "delete element ip pileus kept { 203.0.113.10 . tcp . 8000-8010 }" in lines
-    verbs = [line.split()[0] for line in lines]
-    assert verbs == sorted(verbs, reverse=True)
+    changes = delta(rules_of(), rules_of(port_forwards=(moved, OTHER)))
+    assert changes.gone[KEPT] == {"203.0.113.10 . tcp . 8000-8010 : 10.1.1.5"}
+    assert changes.come[KEPT] == {"203.0.113.10 . tcp . 8000-8010 : 10.1.1.9"}
 
 
-def test_another_shape_of_the_network_replaces_the_whole_table() -> None:
-    new = rules_of(services=("dhcp",))
-    assert change(rules_of(), new) == whole(new)
-    assert whole(new).startswith("add table ip pileus\ndelete table ip pileus\n")
+def test_another_shape_of_the_network_flushes_chains_and_touches_no_element_that_stays() -> None:
+    commands = reshaped(rules_of(), rules_of(services=("dhcp",), port_forwards=(SAME,)))
+    lines = commands.splitlines()
+    assert lines[: len(CHAINS)] == [f"flush chain ip pileus {name}" for name in CHAINS]
+    assert "delete element ip pileus shifted { 203.0.113.10 . udp . 53, 203.0.113.10 . udp . 54 }" in lines
+    assert "elements" not in commands
+    assert not any("8000" in line for line in lines)
+
+
+def test_counts_go_on_where_a_table_is_made_anew() -> None:
+    commands = whole(rules_of(), {ENTERED: {"203.0.113.10 . udp . 53-54": 77}})
+    assert "203.0.113.10 . udp . 53-54 counter packets 0 bytes 77" in commands
+    assert commands.startswith("add table ip pileus\ndelete table ip pileus\n")
+
+
+@pytest.mark.parametrize(
+    ("name", "text"),
+    [
+        (FIREWALL, "203.0.113.10 . tcp . 80-90 . 10.0.0.0/8"),
+        (FIREWALL, "203.0.113.10 . icmp . 2048 . 0.0.0.0/0"),
+        (FORWARDED, "203.0.113.10 . udp . 10.1.1.5 . 53"),
+        (LET_IN, "0x000000ff"),
+        (BALANCED, "203.0.113.10 . 443"),
+    ],
+)
+def test_keys_are_the_same_after_a_way_through_the_kernels_form(name: str, text: str) -> None:
+    start, end, value = packed(SETS[name], text)
+    assert unpacked(SETS[name], start, end) == text
+    assert len(start) == len(end) == 4 * len(SETS[name].key)
+    assert value == b""
+
+
+def test_values_are_packed_behind_keys() -> None:
+    start, _, value = packed(SETS[SHIFTED], "203.0.113.10 . udp . 53 : 10.1.1.6 . 5353")
+    assert start == bytes([203, 0, 113, 10, 17, 0, 0, 0, 0, 53, 0, 0])
+    assert value == bytes([10, 1, 1, 6, 5353 >> 8, 5353 & 0xFF, 0, 0])
 
 
 @pytest.mark.parametrize(

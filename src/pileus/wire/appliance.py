@@ -21,7 +21,10 @@ class Configure(ToRouter, frozen=True, tag="configure"):
 
 
 class Status(ToRouter, frozen=True, tag="status"):
-    """Replied with counters, and facts when a config is applied."""
+    """Replied with counters, and facts when a config is applied. Without `traffic` nothing is counted by address and
+    rule, which costs nothing then: enough for who only asks whether anybody answers."""
+
+    traffic: bool = True
 
 
 class AddressTraffic(Struct, frozen=True):

@@ -61,7 +61,12 @@ def until(what: Callable[[], bool], message: str, seconds: float = PATIENCE_SECO
 
 
 def socket_in(
-    namespace: str, kind: socket.SocketKind = socket.SOCK_STREAM, seconds: float = 10, *, frames_of: int = 0
+    namespace: str,
+    kind: socket.SocketKind = socket.SOCK_STREAM,
+    seconds: float = 10,
+    *,
+    frames_of: int = 0,
+    protocol: int = 0,
 ) -> socket.socket:
     """A socket of a network namespace; it stays one wherever it is used. With `frames_of`, of this Ethernet type."""
     made: list[socket.socket] = []
@@ -72,7 +77,7 @@ def socket_in(
         if frames_of:
             made.append(socket.socket(socket.AF_PACKET, socket.SOCK_RAW, socket.htons(frames_of)))
         else:
-            made.append(socket.socket(socket.AF_INET, kind))
+            made.append(socket.socket(socket.AF_INET, kind, protocol))
 
     thread = threading.Thread(target=enter)
     thread.start()
@@ -129,9 +134,11 @@ def listening(namespace: str, port: int, ip: str = "0.0.0.0") -> socket.socket:
     return server
 
 
-def connected(namespace: str, ip: str, port: int, seconds: float = 10) -> socket.socket:
+def connected(namespace: str, ip: str, port: int, seconds: float = 10, source: str = "") -> socket.socket:
     client = socket_in(namespace, seconds=seconds)
     try:
+        if source:
+            client.bind((source, 0))
         client.connect((ip, port))
     except OSError:
         client.close()
@@ -139,10 +146,10 @@ def connected(namespace: str, ip: str, port: int, seconds: float = 10) -> socket
     return client
 
 
-def reaches(namespace: str, ip: str, port: int) -> bool:
+def reaches(namespace: str, ip: str, port: int, source: str = "", seconds: float = SILENCE_SECONDS) -> bool:
     """Does a TCP connection come about? Silence and refusal are both no."""
     try:
-        connected(namespace, ip, port, SILENCE_SECONDS).close()
+        connected(namespace, ip, port, seconds, source).close()
     except OSError:
         return False
     return True
@@ -220,8 +227,8 @@ class World:
         return RouterSpec(self.router_name, "5f0c7a4e-0000-4000-8000-000000000001", epoch, (guest, public))
 
     def rules(self) -> str:
-        """The router's packet filter and NAT as they are in the kernel."""
-        return run("ip", "netns", "exec", self.router_namespace, "nft", "list", "ruleset")
+        """The router's packet filter and NAT as they are in the kernel, without what was counted."""
+        return run("ip", "netns", "exec", self.router_namespace, "nft", "--stateless", "list", "ruleset")
 
     def pids(self, program: str) -> list[int]:
         """Processes in the router's namespace that run the program, or the Python module, called so."""

@@ -48,8 +48,8 @@ async def _do(message: AnyToRouter, router: Router) -> RouterReply:
     match message:
         case Configure(config):
             return RouterReply(facts=await router.configure(config))
-        case Status():
-            return RouterReply(facts=router.facts, counters=router.counters())
+        case Status(traffic):
+            return RouterReply(facts=router.facts, counters=await router.counters(traffic=traffic))
 
 
 async def listen(path: Path, router: Router) -> asyncio.Server:

@@ -16,7 +16,7 @@ from pileus.appliance.router.firewall import Firewall
 from pileus.appliance.router.nftables import nftables
 from pileus.appliance.router.pages import Pages
 from pileus.appliance.router.store import Applied, Store
-from pileus.wire.appliance import RouterCounters
+from pileus.wire.appliance import AddressTraffic, RouterCounters, RuleTraffic
 from pileus.wire.operations import Reason, RouterFacts
 from pileus.wire.router import RouterConfig, fingerprint
 
@@ -52,9 +52,10 @@ class Router:
         self._began = time.monotonic()
         self._dnsmasq = Dnsmasq(device=sides.guest, files=files, lease_file=self._store.lease_file)
         self._pages = Pages(frozenset(self._store.saved()), self._keep_saved)
+        self._firewall = Firewall(nftables(), guest=sides.guest, public=sides.public)
         # Rules come before the addresses they guard, addresses before the services that listen on them.
         self._parts: tuple[Part, ...] = (
-            Firewall(nftables(), guest=sides.guest, public=sides.public),
+            self._firewall,
             Addresses(guest=sides.guest, public=sides.public),
             self._dnsmasq,
             self._pages,
@@ -78,10 +79,10 @@ class Router:
 
         An older generation than the applied one is refused (STALE_EPOCH); the very same one changes nothing.
         """
-        check(config, has_public_side=bool(self._sides.public))
-        wanted = Applied(config=config, fingerprint=fingerprint(config))
         async with self._lock:
             before = self._applied
+            check(config, has_public_side=bool(self._sides.public), before=before.config if before else None)
+            wanted = Applied(config=config, fingerprint=fingerprint(config))
             if before is not None:
                 known = before.config.generation
                 if config.generation < known:
@@ -102,11 +103,12 @@ class Router:
         """What is applied, None before the first config."""
         return self._applied.facts() if self._applied else None
 
-    def counters(self) -> RouterCounters:
-        """What happened since the start."""
-        traffic = _traffic()
-        public = traffic.get(self._sides.public, (0, 0))
-        guest = traffic.get(self._sides.guest, (0, 0))
+    async def counters(self, *, traffic: bool) -> RouterCounters:
+        """What happened since the start; with `traffic`, by address and rule, too."""
+        interfaces = _traffic()
+        public = interfaces.get(self._sides.public, (0, 0))
+        guest = interfaces.get(self._sides.guest, (0, 0))
+        addresses, rules = await self._counted() if traffic else ((), ())
         return RouterCounters(
             uptime_seconds=time.monotonic() - self._began,
             public_received_bytes=public[0],
@@ -116,7 +118,17 @@ class Router:
             pages_served=self._pages.pages_served,
             passwords_served=self._pages.passwords_served,
             dnsmasq_starts=self._dnsmasq.starts,
+            addresses=addresses,
+            rules=rules,
         )
+
+    async def _counted(self) -> tuple[tuple[AddressTraffic, ...], tuple[RuleTraffic, ...]]:
+        async with self._lock:
+            try:
+                return await self._firewall.traffic()
+            except StepFailed as error:
+                log.error("traffic cannot be counted", error=str(error))
+                return (), ()
 
     async def _replace(self, before: Applied | None, wanted: Applied) -> None:
         try:

@@ -1,29 +1,38 @@
 """Turns a checked config into packet filter and NAT rules: pure, no I/O.
 
-The rules proper (`chains`) depend on the shape of the network only. What comes and goes, the port forwards, are
-elements of sets and maps, so that one more costs one element whatever their number, and no rule is reloaded.
+The rules proper (`chains`) depend on the shape of the network only. What comes and goes is elements of sets and maps
+(see `sets`), so that one more costs one element whatever their number, and no rule is reloaded.
+
+What comes in is judged by what the client asked for: conntrack keeps that for both directions of a connection. So
+every packet of a connection is asked for the rule it came in by, and a rule that goes ends its connections.
 """
 
 from collections import defaultdict
-from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, field
 
+from pileus.appliance.router import sets
+from pileus.appliance.router.admission import NOBODY, Admission, admission
 from pileus.appliance.router.checks import network_of, source_of
+from pileus.appliance.router.netlink import Delta
+from pileus.appliance.router.sets import SETS, TABLE, spanned
 from pileus.wire.router import PortForward, RouterConfig
 
-TABLE = "ip pileus"
+CHAINS = (
+    "admitted",
+    "input",
+    "forward",
+    "prerouting",
+    "postrouting",
+    "arrived",
+    "left",
+    "entering",
+    "answering",
+    "passing",
+)
 
-KEPT = "kept"
-SHIFTED = "shifted"
-FORWARDED = "forwarded"
-
-_SETS = {
-    KEPT: "map kept { type ipv4_addr . inet_proto . inet_service : ipv4_addr; flags interval; }",
-    SHIFTED: "map shifted { type ipv4_addr . inet_proto . inet_service : ipv4_addr . inet_service; }",
-    FORWARDED: "set forwarded { type ipv4_addr . inet_proto . ipv4_addr . inet_service; flags interval; }",
-}
-"""`kept` leads to a guest with the port as it is, `shifted` to another port (no ranges: the kernel cannot count along).
-`forwarded` holds (public address, protocol, guest, guest's port) and lets the packets through."""
+_ASKED = "ct original ip daddr . meta l4proto . ct original proto-dst"
+"""What the client asked for. nft knows the type of the port only where the protocol is named before."""
 
 
 @dataclass(frozen=True)
@@ -32,65 +41,116 @@ class Ruleset:
 
     chains: str
     elements: dict[str, frozenset[str]]
+    admission: Admission = field(default=NOBODY, compare=False)
 
 
-def ruleset(config: RouterConfig, *, guest: str, public: str) -> Ruleset:
-    """Rules for `config` on the interfaces `guest` and `public` ("" when there is no public side)."""
+def ruleset(config: RouterConfig, *, guest: str, public: str, before: Ruleset | None = None) -> Ruleset:
+    """Rules for `config` on the interfaces `guest` and `public` ("" when there is no public side).
+
+    What was worked out for `before` is used again.
+    """
     chains = "\n".join([*_chains(config, guest, public), ""])
-    return Ruleset(chains=chains, elements=_elements(config.port_forwards))
+    wanted = config.firewall if "firewall" in config.services else ()
+    admitted = admission(wanted, before.admission if before else NOBODY)
+    elements = {name: frozenset[str]() for name in SETS}
+    elements |= _forwards(config.port_forwards) | _statics(config) | _entries(config) | _admitted(admitted, before)
+    return Ruleset(chains=chains, elements=elements, admission=admitted)
 
 
-def whole(rules: Ruleset) -> str:
-    """Commands that put `rules` in place of whatever our table holds, as one transaction."""
-    lines = [f"add table {TABLE}", f"delete table {TABLE}", f"table {TABLE} {{", *_SETS.values(), rules.chains, "}"]
+def whole(rules: Ruleset, counted: Mapping[str, Mapping[str, int]] | None = None) -> str:
+    """Commands that put `rules` in place of whatever our table holds, as one transaction.
+
+    `counted` has bytes by element of the sets that count: these go on from there.
+    """
+    lines = [f"add table {TABLE}", f"delete table {TABLE}", f"table {TABLE} {{"]
+    lines += [*(kind.declared(name) for name, kind in SETS.items()), rules.chains, "}"]
     for name, elements in rules.elements.items():
-        lines += _element_command("add", name, elements)
+        known = counted.get(name, {}) if counted else {}
+        texts = (f"{text} counter packets 0 bytes {known[text]}" if text in known else text for text in elements)
+        lines += _element_command("add", name, texts)
     return "\n".join([*lines, ""])
 
 
-def change(old: Ruleset, new: Ruleset) -> str:
-    """Commands that lead from `old`, which is in place, to `new`, as one transaction; "" when they are equal."""
-    if old.chains != new.chains:
-        return whole(new)
-    lines: list[str] = []
-    for name in _SETS:
-        lines += _element_command("delete", name, old.elements[name] - new.elements[name])
-    for name in _SETS:
-        lines += _element_command("add", name, new.elements[name] - old.elements[name])
-    return "\n".join([*lines, ""]) if lines else ""
+def reshaped(old: Ruleset, new: Ruleset) -> str:
+    """Commands that lead from `old`, which is in place, to `new` with other chains, as one transaction."""
+    changes = delta(old, new)
+    lines = [f"flush chain {TABLE} {name}" for name in CHAINS]
+    for name, elements in changes.gone.items():
+        # A map's element is named by its key alone when it goes.
+        lines += _element_command("delete", name, (text.partition(" : ")[0] for text in elements))
+    for name, elements in changes.come.items():
+        lines += _element_command("add", name, elements)
+    return "\n".join([*lines, f"table {TABLE} {{", new.chains, "}", ""])
 
 
-def _element_command(verb: str, name: str, elements: frozenset[str]) -> list[str]:
-    if not elements:
-        return []
-    # A map's element is named by its key alone when it goes.
-    texts = sorted(text.split(" : ")[0] if verb == "delete" else text for text in elements)
-    return [f"{verb} element {TABLE} {name} {{ {', '.join(texts)} }}"]
+def delta(old: Ruleset, new: Ruleset) -> Delta:
+    """The elements that lead from `old`, which is in place, to `new`."""
+    differing = [name for name in SETS if old.elements[name] is not new.elements[name]]
+    gone = {name: old.elements[name] - new.elements[name] for name in differing}
+    come = {name: new.elements[name] - old.elements[name] for name in differing}
+    return Delta(
+        gone={name: elements for name, elements in gone.items() if elements},
+        come={name: elements for name, elements in come.items() if elements},
+    )
+
+
+def _element_command(verb: str, name: str, elements: Iterable[str]) -> list[str]:
+    texts = sorted(elements)
+    return [f"{verb} element {TABLE} {name} {{ {', '.join(texts)} }}"] if texts else []
 
 
 def _chains(config: RouterConfig, guest: str, public: str) -> Iterator[str]:
-    network = network_of(config)
-    yield from _input(config, guest, str(network))
-    yield from _forward(config, guest, public, str(network))
+    network = str(network_of(config))
+    yield from _admission()
+    yield from _input(config, guest, public, network)
+    yield from _forward(config, guest, public, network)
     yield "chain prerouting { type nat hook prerouting priority dstnat; policy accept;"
-    yield f"dnat to ip daddr . meta l4proto . th dport map @{KEPT}"
-    yield f"dnat ip to ip daddr . meta l4proto . th dport map @{SHIFTED}"
+    yield f"dnat to ip daddr . meta l4proto . th dport map @{sets.KEPT}"
+    yield f"dnat ip to ip daddr . meta l4proto . th dport map @{sets.SHIFTED}"
+    yield f"dnat to ip daddr map @{sets.STATIC}"
     yield "}"
     yield "chain postrouting { type nat hook postrouting priority srcnat; policy accept;"
     # A guest that uses its own network's public address: the answer must come back through here.
     yield f'oifname "{guest}" ip saddr {network} ct status dnat snat to {config.guest_ip}'
     source = source_of(config.public)
+    if public:
+        yield f'oifname "{public}" snat to ip saddr map @{sets.LEAVING}'
     if public and source is not None and "source-nat" in config.services:
         yield f'oifname "{public}" ip saddr {network} snat to {source.ip}'
     yield "}"
+    yield from _counting(public)
 
 
-def _input(config: RouterConfig, guest: str, network: str) -> Iterator[str]:
-    """To the router itself: the services of the network, from guests only."""
+def _admission() -> Iterator[str]:
+    """Returns for a connection that a firewall rule lets in, and for nothing else."""
+    let = (
+        f"ct direction original ct mark @{sets.LET_IN} return",
+        f"ct direction reply ct mark @{sets.LET_OUT} return",
+    )
+    yield "chain admitted {"
+    # Once for each connection, and again when its rule has gone: another may let it in as well.
+    yield from let
+    for protocol in ("tcp", "udp", "icmp"):
+        yield f"meta l4proto {protocol} ct mark set {_ASKED} . ct original ip saddr map @{sets.FIREWALL}"
+    yield from let
+    yield "drop"
+    yield "}"
+
+
+def _input(config: RouterConfig, guest: str, public: str, network: str) -> Iterator[str]:
+    """To the router itself: the services of the network from guests, balancers and ping from outside."""
     yield "chain input { type filter hook input priority filter; policy drop;"
     yield 'iifname "lo" accept'
     yield "ct state invalid drop"
-    yield "ct state established,related accept"
+    yield "ct state related accept"
+    if "firewall" in config.services:
+        yield f"ip daddr . tcp dport @{sets.BALANCED} ip saddr != {network} jump admitted"
+        if public:
+            yield f'iifname "{public}" icmp type echo-request jump admitted'
+            yield f'iifname "{public}" icmp type echo-request accept'
+    yield f"ip daddr . tcp dport @{sets.BALANCED} accept"
+    # What is let in is asked for with every packet; only answers to the router's own need no more.
+    yield "ct state established ct direction reply accept"
     if "dhcp" in config.services:
         yield f'iifname "{guest}" udp sport 68 udp dport 67 accept'
     ours = f'iifname "{guest}" ip saddr {network} ip daddr {config.guest_ip}'
@@ -105,18 +165,27 @@ def _input(config: RouterConfig, guest: str, network: str) -> Iterator[str]:
 
 
 def _forward(config: RouterConfig, guest: str, public: str, network: str) -> Iterator[str]:
-    """Through the router: out from guests, and in by a port forward that still exists."""
+    """Through the router: out from guests, and in by a forward or a static NAT that still exists."""
     yield "chain forward { type filter hook forward priority filter; policy drop;"
     yield "ct state invalid drop"
     yield "ct state related accept"
     # Guests' networks may be tunnels with less room than the public side, and not everyone lets ICMP tell.
     yield "tcp flags syn / syn,rst tcp option maxseg size set rt mtu"
+    if "firewall" in config.services:
+        # The network's own guests are not outside, whichever address they use.
+        yield f"ct status dnat ct original ip saddr != {network} jump admitted"
     # Asked for every packet of a forwarded connection: when the forward goes, its connections end.
-    original = "ct status dnat ct direction original ct original ip daddr . meta l4proto . ip daddr . th dport"
-    reply = "ct status dnat ct direction reply ct original ip daddr . meta l4proto . ip saddr . th sport"
-    yield f"{original} @{FORWARDED} accept"
-    yield f"{reply} @{FORWARDED} accept"
+    original = "ct status dnat ct direction original ct original ip daddr"
+    reply = "ct status dnat ct direction reply ct original ip daddr"
+    yield f"{original} . meta l4proto . ip daddr . th dport @{sets.FORWARDED} accept"
+    yield f"{reply} . meta l4proto . ip saddr . th sport @{sets.FORWARDED} accept"
+    yield f"{original} . ip daddr @{sets.OWNED} accept"
+    yield f"{reply} . ip saddr @{sets.OWNED} accept"
     yield "ct status dnat drop"
+    # The same for what a guest began with an address of its own.
+    source = source_of(config.public)
+    other = f"ct reply ip daddr != {source.ip} " if source is not None else ""
+    yield f"ct status snat {other}ct reply ip daddr . ct original ip saddr != @{sets.OWNED} drop"
     yield "ct state established accept"
     if public and "gateway" in config.services:
         # Link-local is where a cloud's own control planes live; nothing out there is for guests.
@@ -124,28 +193,90 @@ def _forward(config: RouterConfig, guest: str, public: str, network: str) -> Ite
     yield "}"
 
 
-def _elements(forwards: Iterable[PortForward]) -> dict[str, frozenset[str]]:
+def _counting(public: str) -> Iterator[str]:
+    """Bytes on the public side by address, and by forward and balancer what passed the filters."""
+    # Before and after all translation; `continue` lets a rule do nothing but look, which counts.
+    yield "chain arrived { type filter hook prerouting priority raw; policy accept;"
+    if public:
+        yield f'iifname "{public}" ip daddr @{sets.RECEIVED} continue'
+    yield "}"
+    yield "chain left { type filter hook postrouting priority 300; policy accept;"
+    if public:
+        yield f'oifname "{public}" ip saddr @{sets.SENT} continue'
+    yield "}"
+    yield "chain entering { type filter hook input priority 10; policy accept;"
+    yield from _counted("original", sets.ENTERED)
+    yield "}"
+    yield "chain answering { type filter hook output priority 10; policy accept;"
+    yield f"ct direction reply ct mark @{sets.LET_OUT} continue"
+    yield from _counted("reply", sets.ANSWERED)
+    yield "}"
+    yield "chain passing { type filter hook forward priority 10; policy accept;"
+    yield from _counted("original", sets.ENTERED)
+    yield from _counted("reply", sets.ANSWERED)
+    yield "}"
+
+
+def _counted(direction: str, name: str) -> Iterator[str]:
+    for protocol in ("tcp", "udp"):
+        yield f"ct direction {direction} meta l4proto {protocol} {_ASKED} @{name} continue"
+
+
+def _forwards(forwards: Iterable[PortForward]) -> dict[str, frozenset[str]]:
     kept: set[str] = set()
     shifted: set[str] = set()
     through: defaultdict[tuple[str, str, str], list[tuple[int, int]]] = defaultdict(list)
     for one in forwards:
         place = f"{one.ip} . {one.protocol}"
         if one.public_start == one.guest_start:
-            kept.add(f"{place} . {_span(one.public_start, one.public_end)} : {one.guest_ip}")
+            kept.add(f"{place} . {spanned(one.public_start, one.public_end)} : {one.guest_ip}")
         else:
             for offset in range(one.public_end - one.public_start + 1):
                 shifted.add(f"{place} . {one.public_start + offset} : {one.guest_ip} . {one.guest_start + offset}")
         through[one.ip, one.protocol, one.guest_ip].append((one.guest_start, one.guest_end))
     forwarded = {
-        f"{ip} . {protocol} . {guest_ip} . {_span(start, end)}"
+        f"{ip} . {protocol} . {guest_ip} . {spanned(start, end)}"
         for (ip, protocol, guest_ip), spans in through.items()
         for start, end in _merged(spans)
     }
-    return {KEPT: frozenset(kept), SHIFTED: frozenset(shifted), FORWARDED: frozenset(forwarded)}
+    return {sets.KEPT: frozenset(kept), sets.SHIFTED: frozenset(shifted), sets.FORWARDED: frozenset(forwarded)}
 
 
-def _span(start: int, end: int) -> str:
-    return str(start) if start == end else f"{start}-{end}"
+def _statics(config: RouterConfig) -> dict[str, frozenset[str]]:
+    return {
+        sets.STATIC: frozenset(f"{one.ip} : {one.guest_ip}" for one in config.static_nats),
+        sets.LEAVING: frozenset(f"{one.guest_ip} : {one.ip}" for one in config.static_nats),
+        sets.OWNED: frozenset(f"{one.ip} . {one.guest_ip}" for one in config.static_nats),
+    }
+
+
+def _entries(config: RouterConfig) -> dict[str, frozenset[str]]:
+    """Doors of balancers, and what is counted by address and by door."""
+    doors = frozenset(entries(config))
+    addresses = frozenset(one.ip for one in config.public)
+    return {
+        sets.BALANCED: frozenset(f"{one.ip} . {one.port}" for one in config.load_balancers),
+        sets.ENTERED: doors,
+        sets.ANSWERED: doors,
+        sets.RECEIVED: addresses,
+        sets.SENT: addresses,
+    }
+
+
+def entries(config: RouterConfig) -> dict[str, str]:
+    """What forwards and balancers are counted by: the element of `entered` and `answered`, and its rule's id."""
+    found = {
+        f"{one.ip} . {one.protocol} . {spanned(one.public_start, one.public_end)}": one.id
+        for one in config.port_forwards
+    }
+    return found | {f"{one.ip} . tcp . {one.port}": one.id for one in config.load_balancers}
+
+
+def _admitted(admitted: Admission, before: Ruleset | None) -> dict[str, frozenset[str]]:
+    if before is not None and admitted is before.admission:
+        return {name: before.elements[name] for name in (sets.FIREWALL, sets.LET_IN, sets.LET_OUT)}
+    marks = frozenset(sets.marked(mark) for mark in admitted.marks.values())
+    return {sets.FIREWALL: admitted.elements, sets.LET_IN: marks, sets.LET_OUT: marks}
 
 
 def _merged(spans: list[tuple[int, int]]) -> list[tuple[int, int]]:

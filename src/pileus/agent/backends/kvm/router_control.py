@@ -32,7 +32,7 @@ async def configure(socket: Path, config: RouterConfig) -> RouterFacts:
 async def answers(socket: Path) -> bool:
     """Is there a router at `socket` that answers?"""
     try:
-        await ask(socket, Status(), STATUS_SECONDS)
+        await ask(socket, Status(traffic=False), STATUS_SECONDS)
     except Unreachable:
         return False
     return True
