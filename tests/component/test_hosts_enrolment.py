@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+import shutil
 import ssl
 import stat
 from collections.abc import AsyncIterator
@@ -79,7 +80,7 @@ async def test_a_token_gives_a_certificate_that_names_the_host_and_files_nobody_
     names = names_in(identity)
     assert names.get_values_for_type(x509.UniformResourceIdentifier) == [f"urn:uuid:{uuid}"]
     assert names.get_values_for_type(x509.IPAddress) == []
-    for name in ("agent.key", "agent.crt", "ca.crt", "hosts.json"):
+    for name in ("agent.pem", "ca.crt", "hosts.json"):
         assert stat.S_IMODE((identity.state_dir / name).stat().st_mode) == 0o600
     async with raw_line(site, identity) as line:
         assert isinstance(await hello(line, uuid), Welcome)
@@ -96,15 +97,17 @@ async def test_an_agent_that_never_got_the_answer_may_ask_again_with_its_own_key
     host_id, uuid = site.add_host()
     token = Token(site.token(host_id))
     identity = identity_in(tmp_path / "agent")
+    asked_with = identity_in(tmp_path / "before")
+    asked_with.request()
+    lost = shutil.copytree(asked_with.state_dir, identity.state_dir, dirs_exist_ok=True)
     await enrol(identity, site.endpoint, token, address="127.0.0.1")
-    for name in ("agent.crt", "ca.crt", "hosts.json"):
-        (identity.state_dir / name).unlink()
+    assert not (lost / "agent.key").exists()
+    identity = asked_with
     assert (await enrol(identity, site.endpoint, token, address="127.0.0.1")).uuid == uuid
     with site.database.write() as tx:
         enrolment.revoke(tx, host_id)
-    for name in ("agent.crt", "ca.crt", "hosts.json"):
-        (identity.state_dir / name).unlink()
-    await refused(site, identity, token)
+    with pytest.raises(EnrolmentRefused):
+        await enrol(identity, site.endpoint, token, address="127.0.0.1")
 
 
 async def test_a_wrong_token_gives_nothing(site: Site, tmp_path: Path) -> None:

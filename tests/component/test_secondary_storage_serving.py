@@ -86,6 +86,34 @@ def test_a_host_with_a_certificate_gets_the_image_or_part_of_it(
     asked(create(settings), settings, httpserver, image, work)
 
 
+def test_a_renewed_certificate_is_shown_to_whoever_connects_next(
+    settings: HostSettings, authority: Authority, httpserver: HTTPServer, image: bytes
+) -> None:
+    host, store = authority.issue("host"), create(settings)
+
+    def shown(url: str) -> bytes | None:
+        context = ssl.create_default_context(cafile=host.ca)
+        context.load_cert_chain(host.certificate, host.key)
+        parts = urlsplit(url)
+        with (
+            socket.create_connection((parts.hostname or "", parts.port or 0), timeout=20) as plain,
+            context.wrap_socket(plain, server_hostname=parts.hostname) as line,
+        ):
+            return line.getpeercert(binary_form=True)
+
+    def work(url: str) -> None:
+        before = shown(url)
+        again = authority.issue("store-again")
+        for old, new in (("certificate", again.certificate), ("key", again.key)):
+            Path(getattr(settings.credentials, old)).write_bytes(Path(new).read_bytes())
+        assert shown(url) == before
+        asyncio.run(store.renewed())
+        assert shown(url) not in (before, None)
+        assert get(url, host).body == image
+
+    asked(store, settings, httpserver, image, work)
+
+
 @pytest.mark.parametrize(
     "target",
     [

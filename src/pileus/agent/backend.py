@@ -129,6 +129,9 @@ class ImageStore(Protocol):
 
     async def stats(self, host_uuid: str) -> HostStats: ...
 
+    async def renewed(self) -> None:
+        """The files of the host's credentials hold a new pair: it is shown to whoever connects from now on."""
+
     async def download(self, order: DownloadTemplate, progressed: Progressed) -> ImageFacts: ...
 
     async def delete(self, name: str) -> None: ...

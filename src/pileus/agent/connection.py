@@ -43,6 +43,7 @@ from pileus.wire.messages import (
     LetGo,
     Progress,
     Report,
+    Returning,
     VmChange,
     Wanted,
     Welcome,
@@ -108,6 +109,8 @@ class Connection:
         self._introduced: asyncio.Queue[Introduced] = asyncio.Queue()
         self._wanted: asyncio.Queue[Wanted] = asyncio.Queue()
         self._introducing = asyncio.Lock()
+        self._at_once = False
+        """We ended the line ourselves to make another."""
         self._more: tuple[HostIntro, ...] = ()
         if fleet is not None:
             fleet.bind(self.noticed)
@@ -124,6 +127,20 @@ class Connection:
                 loop.call_soon_threadsafe(self._happened, message)
 
         return tell
+
+    async def renewed(self) -> None:
+        """The certificate is another from now on: show it. What runs goes on, and no host is missed meanwhile."""
+        for host in list(self._hosts.values()):
+            try:
+                await host.renewed()
+            except Exception as error:
+                log.error("certificate.not_shown", host=host.uuid, exc_info=error)
+        line = self._line
+        if line is not None:
+            self._at_once = True
+            with contextlib.suppress(ConnectionClosed):
+                await line.send(encode(Returning()))
+            await line.close()
 
     async def run(self, stop: asyncio.Event) -> None:
         """Stay connected until `stop` is set. Raises `TurnedAway`. Queued work ends with a grace of 10 seconds."""
@@ -161,6 +178,10 @@ class Connection:
             if self.welcomed.is_set():
                 failures = 0
                 self.welcomed.clear()
+            if self._at_once:
+                self._at_once = False
+                turn -= 1
+                continue
             absences = absences + 1 if absent else 0
             if absent:
                 # Asking a machine where nobody listens costs nobody anything, and hosts without a server stand idle.

@@ -10,6 +10,7 @@ import hashlib
 import hmac
 import ipaddress
 import ssl
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import msgspec
@@ -101,9 +102,8 @@ async def enrol(identity: Identity, server: Endpoint, token: Token, *, address: 
     if token.ca_sha256 and not hmac.compare_digest(ca_sha256(ca_pem), token.ca_sha256):
         raise EnrolmentRefused(f"the CA of {server.host} has another fingerprint than the one given with the token")
     # The new certificate takes the place of the old one, so it must name the addresses of earlier hosts as well.
-    known = dict.fromkeys((*(host.address for host in identity.hosts()), address))
-    request = Enrol(token.secret, identity.request(addresses=tuple(_general_name(each) for each in known if each)))
-    status, body = await _ask(server, context, "POST", "/enrol", msgspec.json.encode(request))
+    request = Enrol(token.secret, identity.request(addresses=addresses_of(identity.hosts(), address)))
+    status, body = await ask(server, context, "POST", "/enrol", msgspec.json.encode(request))
     if status != 200:
         raise EnrolmentRefused(f"{server.host} refused the token: HTTP {status}")
     enrolled = _decode(body)
@@ -112,6 +112,12 @@ async def enrol(identity: Identity, server: Endpoint, token: Token, *, address: 
     host = EnrolledHost(enrolled.host, enrolled.kind, token_sha256(token.secret), address, enrolled.fleet)
     identity.enrolled(host, certificate_pem=enrolled.certificate_pem, ca_pem=enrolled.ca_pem)
     return host
+
+
+def addresses_of(hosts: Sequence[EnrolledHost], *others: str) -> tuple[x509.GeneralName, ...]:
+    """The addresses of these hosts, and others, each once, as names of a certificate request."""
+    known = dict.fromkeys((*(host.address for host in hosts), *others))
+    return tuple(_general_name(each) for each in known if each)
 
 
 def ca_sha256(ca_pem: str) -> str:
@@ -125,7 +131,7 @@ async def _fetch_ca(server: Endpoint) -> str:
     context.minimum_version = ssl.TLSVersion.TLSv1_3
     context.check_hostname = False
     context.verify_mode = ssl.CERT_NONE  # Only the CA is fetched here; nothing secret is said before it is checked.
-    status, body = await _ask(server, context, "GET", "/ca", b"", verified=False)
+    status, body = await ask(server, context, "GET", "/ca", b"", verified=False)
     if status != 200:
         raise EnrolmentRefused(f"{server.host} has no CA to show: HTTP {status}")
     try:
@@ -136,10 +142,13 @@ async def _fetch_ca(server: Endpoint) -> str:
     return text
 
 
-async def _ask(
+async def ask(
     server: Endpoint, context: ssl.SSLContext, method: str, path: str, body: bytes, *, verified: bool = True
 ) -> tuple[int, bytes]:
-    """One HTTP/1.1 exchange on a connection of its own. Small enough not to need a client library."""
+    """One HTTP/1.1 exchange on a connection of its own: status and body. Small enough not to need a client library.
+
+    Raises `EnrolmentRefused` for a server that is not to be believed, and `ServerUnreachable`.
+    """
     try:
         async with asyncio.timeout(TIMEOUT_SECONDS):
             reader, writer = await asyncio.open_connection(server.host, server.port, ssl=context)

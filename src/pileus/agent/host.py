@@ -36,6 +36,9 @@ class Host(Protocol):
 
     async def stats(self) -> HostStats: ...
 
+    async def renewed(self) -> None:
+        """The agent's certificate is another from now on."""
+
     async def execute(self, operation: AnyOperation, progressed: Progressed) -> AnyResult:
         """Raises `Refused`."""
 
@@ -119,6 +122,9 @@ class RoutingHost:
     async def stats(self) -> HostStats:
         return await self._backend.stats(self._uuid)
 
+    async def renewed(self) -> None:
+        return None  # Backends read the files whenever they show themselves to somebody.
+
     async def execute(self, operation: AnyOperation, progressed: Progressed) -> AnyResult:
         return await self._executor.execute(operation, progressed)
 
@@ -152,6 +158,9 @@ class StorageHost:
 
     async def stats(self) -> HostStats:
         return await self._store.stats(self._uuid)
+
+    async def renewed(self) -> None:
+        await self._store.renewed()
 
     async def execute(self, operation: AnyOperation, progressed: Progressed) -> AnyResult:
         return await self._executor.execute(operation, progressed)

@@ -1,6 +1,7 @@
 """Who this agent is: its key, certificate and CA in the state directory, and the hosts it was enrolled for.
 
-The key is made here and never leaves. Files are written whole, 0600, and renamed into place.
+Keys are made here and never leave. Files are written whole, 0600, and renamed into place. Key and certificate are one
+file, so that there is a pair that fits at every moment, whenever the agent or the machine ends.
 """
 
 import contextlib
@@ -44,9 +45,10 @@ class Identity:
 
     def __init__(self, state_dir: Path) -> None:
         self.state_dir = state_dir
-        self.credentials = Credentials(
-            certificate=str(state_dir / "agent.crt"), key=str(state_dir / "agent.key"), ca=str(state_dir / "ca.crt")
-        )
+        self._pair = state_dir / "agent.pem"
+        self._first_key = state_dir / "agent.key"
+        """The key of a request that was not answered yet: asked again, it is the same agent to the server."""
+        self.credentials = Credentials(certificate=str(self._pair), key=str(self._pair), ca=str(state_dir / "ca.crt"))
         self._hosts_file = state_dir / "hosts.json"
 
     @contextmanager
@@ -59,6 +61,7 @@ class Identity:
                 fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
             except BlockingIOError as error:
                 raise StateDirBusy(f"another agent uses {self.state_dir}") from error
+            self._join_files()
             yield
         finally:
             os.close(descriptor)
@@ -85,17 +88,37 @@ class Identity:
     def enrolled(self, host: EnrolledHost, *, certificate_pem: str, ca_pem: str) -> None:
         """Keep a new certificate and the host it was issued for."""
         write_private(Path(self.credentials.ca), ca_pem.encode())
-        write_private(Path(self.credentials.certificate), certificate_pem.encode())
+        self.renewed(self._key(), certificate_pem)
         others = tuple(other for other in self.hosts() if other.uuid != host.uuid)
         write_private(self._hosts_file, msgspec.json.encode((*others, host)))
 
-    def request(self, *, addresses: tuple[x509.GeneralName, ...] = ()) -> str:
-        """A certificate request (PEM) for this agent's key, which is made when there is none."""
+    def renewed(self, key: ec.EllipticCurvePrivateKey, certificate_pem: str) -> None:
+        """Use this pair from now on. Raises OSError; then the pair that was there is as it was."""
+        write_private(self._pair, _pem(key) + certificate_pem.encode())
+        self._first_key.unlink(missing_ok=True)
+
+    def certificate(self) -> x509.Certificate:
+        """The certificate in use."""
+        return x509.load_pem_x509_certificate(self._pair.read_bytes())
+
+    @staticmethod
+    def new_key() -> ec.EllipticCurvePrivateKey:
+        """A key that nobody has."""
+        return ec.generate_private_key(ec.SECP256R1())
+
+    def request(
+        self, *, key: ec.EllipticCurvePrivateKey | None = None, addresses: tuple[x509.GeneralName, ...] = ()
+    ) -> str:
+        """A certificate request (PEM) for a key; without one for this agent's, which is made when there is none."""
         names = [x509.NameAttribute(NameOID.COMMON_NAME, "pileus agent")]
         builder = x509.CertificateSigningRequestBuilder().subject_name(x509.Name(names))
         if addresses:
             builder = builder.add_extension(x509.SubjectAlternativeName(addresses), critical=False)
-        return builder.sign(self._key(), algorithm=hashes.SHA256()).public_bytes(serialization.Encoding.PEM).decode()
+        return (
+            builder.sign(key or self._key(), algorithm=hashes.SHA256())
+            .public_bytes(serialization.Encoding.PEM)
+            .decode()
+        )
 
     def client_context(self) -> ssl.SSLContext:
         """TLS towards the management server: our certificate, our CA alone, TLS 1.3."""
@@ -112,21 +135,32 @@ class Identity:
         return all(Path(path).exists() for path in (self.credentials.certificate, self.credentials.ca))
 
     def _key(self) -> ec.EllipticCurvePrivateKey:
-        path = Path(self.credentials.key)
-        if not path.exists():
-            fresh = ec.generate_private_key(ec.SECP256R1())
-            write_private(
-                path,
-                fresh.private_bytes(
-                    serialization.Encoding.PEM,
-                    serialization.PrivateFormat.PKCS8,
-                    serialization.NoEncryption(),
-                ),
-            )
-        key = serialization.load_pem_private_key(path.read_bytes(), password=None)
-        if not isinstance(key, ec.EllipticCurvePrivateKey):
-            raise ValueError(f"{path} holds no elliptic curve key")
+        for path in (self._pair, self._first_key):
+            if path.exists():
+                return _read_key(path)
+        key = self.new_key()
+        write_private(self._first_key, _pem(key))
         return key
+
+    def _join_files(self) -> None:
+        """Agents of the first version kept key and certificate apart."""
+        old = self.state_dir / "agent.crt"
+        if old.exists() and self._first_key.exists() and not self._pair.exists():
+            self.renewed(_read_key(self._first_key), old.read_text())
+        if self._pair.exists():
+            old.unlink(missing_ok=True)
+
+
+def _read_key(path: Path) -> ec.EllipticCurvePrivateKey:
+    key = serialization.load_pem_private_key(path.read_bytes(), password=None)
+    if not isinstance(key, ec.EllipticCurvePrivateKey):
+        raise ValueError(f"{path} holds no elliptic curve key")
+    return key
+
+
+def _pem(key: ec.EllipticCurvePrivateKey) -> bytes:
+    plain = serialization.NoEncryption()
+    return key.private_bytes(serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, plain)
 
 
 def pinned_context(ca_pem: str) -> ssl.SSLContext:

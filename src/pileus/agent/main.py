@@ -25,6 +25,7 @@ from pileus.agent.enrolment import EnrolmentRefused, ServerUnreachable, Token, e
 from pileus.agent.host import Fleet, Host, RoutingHost, StorageHost
 from pileus.agent.identity import EnrolledHost, Identity, StateDirBusy
 from pileus.agent.journal import Journal, JournalUnusable
+from pileus.agent.renewal import Renewal
 from pileus.agent.settings import (
     AgentSettings,
     BadSettings,
@@ -100,7 +101,14 @@ async def _serve(
             except (Refused, OSError) as error:
                 raise HostUnusable(f"host {uuid}: {error}") from error
             opened.push_async_callback(host.close)
-        await connection.run(stop)
+        renewing = asyncio.create_task(Renewal(identity, settings.servers).run(connection.renewed))
+        try:
+            await connection.run(stop)
+        finally:
+            renewing.cancel()
+            for ended in await asyncio.gather(renewing, return_exceptions=True):
+                if isinstance(ended, Exception):
+                    log.error("certificate.renewal_ended", exc_info=ended)
 
 
 async def _enrol_all(

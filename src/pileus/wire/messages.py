@@ -156,7 +156,11 @@ class Report(FromAgent, frozen=True, tag=True):
     hosts: tuple[HostStats, ...]
 
 
-AnyFromAgent = Hello | Introduce | Ask | Heartbeat | Answer | Progress | Happened | Report
+class Returning(FromAgent, frozen=True, tag=True):
+    """The last frame of a line that its agent ends to make another at once: nothing is wrong with its hosts."""
+
+
+AnyFromAgent = Hello | Introduce | Ask | Heartbeat | Answer | Progress | Happened | Report | Returning
 
 
 # ---- server to agent
@@ -254,6 +258,19 @@ class Enrol(Struct, frozen=True):
 
     token: str
     csr_pem: str
+
+
+class Renew(Struct, frozen=True):
+    """POST /renew with the present certificate shown: a request (PEM) for a new key, its subject is ignored."""
+
+    csr_pem: str
+
+
+class Renewed(Struct, frozen=True):
+    """A certificate for all that the one shown still counts for, and the CA (PEM). The old one counts until its end."""
+
+    certificate_pem: str
+    ca_pem: str
 
 
 class Enrolled(Struct, frozen=True):

@@ -72,6 +72,7 @@ class DirectoryStore:
         self._options = options
         self._directory = Directory(Path(options.path or settings.state_dir))
         self._server: ImageServer | None = None
+        self._context: ssl.SSLContext | None = None
         self._port = options.port
         self._locks: dict[str, asyncio.Lock] = {}
 
@@ -79,8 +80,8 @@ class DirectoryStore:
         """Throw away half downloads and start serving."""
         await asyncio.to_thread(self._directory.open)
         credentials = self._settings.credentials
-        context = server_context(credentials.certificate, credentials.key, credentials.ca)
-        self._server = ImageServer(self._directory.images, context)
+        self._context = server_context(credentials.certificate, credentials.key, credentials.ca)
+        self._server = ImageServer(self._directory.images, self._context)
         self._port = await self._server.open(self._options.listen or self._settings.address, self._options.port)
         log.info("images.served", address=self._options.listen or self._settings.address, port=self._port)
 
@@ -89,6 +90,11 @@ class DirectoryStore:
         if self._server is not None:
             await self._server.close()
             self._server = None
+
+    async def renewed(self) -> None:
+        """Show the new certificate to whoever connects from now on; downloads that are under way go on."""
+        if self._context is not None:
+            self._context.load_cert_chain(self._settings.credentials.certificate, self._settings.credentials.key)
 
     async def facts(self) -> HostFacts:
         """This machine, as far as it matters for storage."""

@@ -172,7 +172,7 @@ class Arrivals:
     async def _let_go(self, going: _Going) -> None:
         going.left += self._delivery.detach(going.line)
         while going.left:
-            await asyncio.to_thread(self._leave, going.left[:CHUNK])
+            await asyncio.to_thread(self._leave, going.left[:CHUNK], returning=going.line.returning)
             del going.left[:CHUNK]
         fleet = going.line.fleet
         if fleet is not None and self._fleets.get(fleet) is going.line:
@@ -218,9 +218,9 @@ class Arrivals:
         with self._database.read() as tx:
             return liveness.highest(tx, self._server)
 
-    def _leave(self, host_ids: Sequence[int]) -> None:
+    def _leave(self, host_ids: Sequence[int], *, returning: bool) -> None:
         def leave(tx: Tx) -> None:
-            if self.closing:
+            if self.closing or returning:
                 liveness.released(tx, self._server, host_ids)
             else:
                 self._tell(tx, liveness.disconnected(tx, host_ids, self._server))

@@ -27,6 +27,8 @@ from pileus.server.db.transaction import Database
 SERVER_ROLE = "urn:pileus:server"
 CA_DAYS = 3650
 LEAF_DAYS = 1095
+NEVER = 2**63 - 1
+"""An instant that does not come, in ms since the epoch."""
 _URN = "urn:uuid:"
 _FLEET = "urn:pileus:fleet:"
 _SKEW = datetime.timedelta(hours=1)
@@ -48,11 +50,16 @@ class Issued:
 
 @dataclass(frozen=True)
 class Presented:
-    """What a peer's certificate, verified by TLS, says: the hosts and the fleet (or "") it speaks for."""
+    """What a peer's certificate, verified by TLS, says: the hosts and the fleet (or "") it speaks for, and how long.
+
+    Times in milliseconds since the epoch.
+    """
 
     serial: str
     hosts: frozenset[str]
     fleet: str = ""
+    begins_at: int = 0
+    ends_at: int = NEVER
 
 
 class Authority:
@@ -186,7 +193,10 @@ def presented(der: bytes | None) -> Presented | None:
     hosts = frozenset(uri.removeprefix(_URN) for uri in uris if uri.startswith(_URN))
     fleets = [uri.removeprefix(_FLEET) for uri in uris if uri.startswith(_FLEET)]
     fleet = fleets[0] if len(fleets) == 1 else ""
-    return Presented(f"{certificate.serial_number:x}", hosts, fleet) if hosts or fleet else None
+    if not hosts and not fleet:
+        return None
+    begins_at, ends_at = _ms(certificate.not_valid_before_utc), _ms(certificate.not_valid_after_utc)
+    return Presented(f"{certificate.serial_number:x}", hosts, fleet, begins_at, ends_at)
 
 
 def _make_ca() -> tuple[str, str]:

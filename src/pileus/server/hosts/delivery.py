@@ -14,6 +14,7 @@ import structlog
 
 from pileus.server.db.transaction import Database, Tx
 from pileus.server.hosts import operations, signal
+from pileus.server.hosts.authority import NEVER
 from pileus.server.hosts.callbacks import Callbacks
 from pileus.server.hosts.pulse import Pulse
 from pileus.server.meter import LONG_SECONDS, Counter, Histogram, seconds
@@ -64,8 +65,10 @@ MANY = 500
 class Line:
     """One agent's connection: its hosts by UUID and by id, and how to talk to it.
 
-    `came` once hosts have asked to be on it. A line of a fleet has its id, how many hosts more it waits for (`room`),
-    and the highest id of those that were its already and were offered to it on this line (`offered`).
+    `came` once hosts have asked to be on it; `returning` when it ends only to be made anew at once. It may not live
+    longer than the certificate it was made with: until `ends_at`, in ms since the epoch. A line of a fleet has its id,
+    how many hosts more it waits for (`room`), and the highest id of those that were its already and were offered to it
+    on this line (`offered`).
 
     `due` hosts may have something to deliver; `delivered` operations wait for an answer since then; `stored` answers
     are to be forgotten, `gone` hosts to be let go, hosts on `offer` to be made by the fleet, `anew` to be introduced
@@ -78,6 +81,8 @@ class Line:
     hosts: dict[str, int] = field(default_factory=dict)
     uuids: dict[int, str] = field(default_factory=dict)
     came: bool = False
+    returning: bool = False
+    ends_at: int = NEVER
     fleet: int | None = None
     room: int = 0
     offered: int = 0

@@ -7,9 +7,9 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from sqlalchemy import Column, ColumnElement, Table, and_, insert, or_, select, update
+from sqlalchemy import Column, ColumnElement, Table, and_, delete, insert, or_, select, update
 
-from pileus.server.db.tables.host import enrolment_token, fleet, host, host_certificate
+from pileus.server.db.tables.host import enrolment_token, fleet, fleet_certificate, host, host_certificate
 from pileus.server.db.transaction import Tx
 from pileus.server.domain.host import HostState
 from pileus.server.hosts import fleets
@@ -22,6 +22,10 @@ TOKEN_SECONDS = 3600
 
 class Denied(Exception):
     """The token is unknown, used or too old; the peer is not told which."""
+
+
+class TooEarly(Exception):
+    """The certificate has more than half of its life to come."""
 
 
 def create_token(tx: Tx, host_id: int, *, valid_seconds: int = TOKEN_SECONDS) -> str:
@@ -70,10 +74,21 @@ def redeem(tx: Tx, authority: Authority, request: Enrol, shown: Presented | None
 
 
 def renew(tx: Tx, authority: Authority, csr_pem: str, shown: Presented | None) -> str:
-    """A new certificate (PEM) for what the one shown still counts for. Raises `Denied` when that is nothing."""
+    """A new certificate (PEM) for what the one shown still counts for; the old one counts until its end.
+
+    Raises `Denied` when that is nothing, `TooEarly` in the first half of its life, and `authority.BadRequest`.
+    """
     named = _named(tx, shown)
-    if not named.hosts and named.fleet is None:
+    if shown is None or (not named.hosts and named.fleet is None):
         raise Denied
+    if tx.now < (shown.begins_at + shown.ends_at) // 2:
+        raise TooEarly
+    for table, column, ids in (
+        (host_certificate, host_certificate.c.host_id, [host_id for host_id, _ in named.hosts.values()]),
+        (fleet_certificate, fleet_certificate.c.fleet_id, [] if named.fleet is None else [named.fleet[0]]),
+    ):
+        if ids:
+            tx.execute(delete(table).where(column.in_(ids), table.c.expires_at < tx.now))
     return _issue(tx, authority, csr_pem, named)
 
 

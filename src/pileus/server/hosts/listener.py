@@ -6,6 +6,7 @@ no transaction is open while anything is awaited.
 
 import asyncio
 import contextlib
+import functools
 import logging
 import time
 from collections.abc import Awaitable, Callable, Iterable, Sequence
@@ -46,7 +47,10 @@ from pileus.wire.messages import (
     Introduce,
     Introduced,
     Progress,
+    Renew,
+    Renewed,
     Report,
+    Returning,
     Welcome,
     decode_from_agent,
     encode,
@@ -175,28 +179,42 @@ class Listener:
         return None
 
     async def _posted(self, post: Post) -> Reply:
-        if post.path != "/enrol":
+        answer = {"/enrol": self._enrol, "/renew": self._renew}.get(post.path)
+        if answer is None:
             return Reply(HTTPStatus.NOT_FOUND)
         if not self._attempts.may_try(post.address):
             return Reply(HTTPStatus.TOO_MANY_REQUESTS)
         try:
-            request = msgspec.json.decode(post.body, type=Enrol)
-            enrolled = await asyncio.to_thread(self._redeem, request, presented(post.certificate))
+            return Reply(HTTPStatus.OK, msgspec.json.encode(await answer(post)))
         except (msgspec.MsgspecError, BadRequest):
             self._attempts.failed(post.address)
             return Reply(HTTPStatus.BAD_REQUEST)
+        except enrolment.TooEarly:
+            self._attempts.failed(post.address)
+            return Reply(HTTPStatus.CONFLICT)
         except enrolment.Denied:
             self._attempts.failed(post.address)
-            log.warning("enrolment.denied", address=post.address)
+            log.warning("enrolment.denied", address=post.address, path=post.path)
             return Reply(HTTPStatus.FORBIDDEN)
         except Exception as error:
-            log.error("enrolment.failed", address=post.address, exc_info=error)
+            log.error("enrolment.failed", address=post.address, path=post.path, exc_info=error)
             return Reply(HTTPStatus.INTERNAL_SERVER_ERROR)
-        log.info("host.enrolled", host=enrolled.host, address=post.address)
-        return Reply(HTTPStatus.OK, msgspec.json.encode(enrolled))
 
-    def _redeem(self, request: Enrol, shown: Presented | None) -> Enrolled:
-        return self._database.run(lambda tx: enrolment.redeem(tx, self._authority, request, shown))
+    async def _enrol(self, post: Post) -> Enrolled:
+        request = msgspec.json.decode(post.body, type=Enrol)
+        shown = presented(post.certificate)
+        work = functools.partial(enrolment.redeem, authority=self._authority, request=request, shown=shown)
+        enrolled: Enrolled = await asyncio.to_thread(self._database.run, work)
+        log.info("host.enrolled", host=enrolled.host, address=post.address)
+        return enrolled
+
+    async def _renew(self, post: Post) -> Renewed:
+        request = msgspec.json.decode(post.body, type=Renew)
+        shown = presented(post.certificate)
+        work = functools.partial(enrolment.renew, authority=self._authority, csr_pem=request.csr_pem, shown=shown)
+        certificate = await asyncio.to_thread(self._database.run, work)
+        log.info("certificate.renewed", address=post.address, hosts=len(shown.hosts) if shown else 0)
+        return Renewed(certificate, self._authority.ca_pem)
 
     # a line
 
@@ -252,6 +270,7 @@ class Listener:
         settings = self._settings
         refused = _refused(first.hosts, admitted)
         line.pulse.heard_at = time.monotonic()
+        line.ends_at = shown.ends_at
         await line.send(
             Welcome(PROTOCOL, settings.server, settings.heartbeat_seconds, settings.report_seconds, refused)
         )
@@ -277,6 +296,8 @@ class Listener:
                         admitted = await self._arrivals.come(line, shown, intros)
                         line.pulse.heard_at = time.monotonic()  # It was we who did not listen.
                         await line.send(Introduced(_refused(intros, admitted)))
+                    case Returning():
+                        line.returning = True
                     case Ask(room=room) if line.fleet is not None:
                         self._offers.asked(line, room)
                     case _:
@@ -293,7 +314,11 @@ class Listener:
             await self._change(back, liveness.up)
 
     async def _end_quiet_lines(self) -> None:
-        """Lines that say nothing for too long are over, whatever their sockets say."""
+        """Lines that say nothing for too long are over, whatever their sockets say, and those of ended certificates."""
+        ended_at = self._database.clock.now()
+        for line in list(self.delivery.lines):
+            if line.ends_at <= ended_at:
+                self.delivery.end_soon(line, GoAway("the certificate has ended"))
         now, looked_at = time.monotonic(), self._looked_at
         self._looked_at = now
         if now - looked_at > (MISSED_HEARTBEATS - 1) * self._settings.heartbeat_seconds:

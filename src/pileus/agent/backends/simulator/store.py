@@ -26,6 +26,9 @@ class SimulatedStore:
     async def close(self) -> None:
         return None
 
+    async def renewed(self) -> None:
+        return None
+
     async def facts(self) -> HostFacts:
         return HostFacts("None", "1", "127.0.0.1", cpus=1, cpu_mhz=1000, memory_bytes=1 << 30, capabilities="")
 
