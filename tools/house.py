@@ -78,10 +78,25 @@ def _decisions(directory: Path = Path("docs/decisions")) -> list[str]:
     return found
 
 
+def _migrations(directory: Path = Path("src/pileus/server/db/migrations/versions")) -> list[str]:
+    """Migrations are one chain, numbered without a gap, each after the one before it."""
+    found = []
+    before: str | None = None
+    for number, path in enumerate(sorted(directory.glob("0*.py")), start=1):
+        said = dict(re.findall(r'^(revision|down_revision) = (?:"(\d+)"|None)', path.read_text(), re.MULTILINE))
+        if path.name[:4] != f"{number:04d}" or said.get("revision") != path.name[:4]:
+            found.append(f"{path}: the next free number is {number:04d}, in its name and as its revision")
+        elif (said.get("down_revision") or None) != before:
+            found.append(f"{path}: its down_revision is {before}")
+        before = f"{number:04d}"
+    return found
+
+
 def main() -> int:
     """Check every file."""
     paths = tracked()
-    found = [breach for path in paths for breach in breaches(path)] + _twins(paths) + _decisions()
+    found = [breach for path in paths for breach in breaches(path)] + _twins(paths)
+    found += _decisions() + _migrations()
     for breach in found:
         sys.stdout.write(breach + "\n")
     return 1 if found else 0

@@ -79,6 +79,12 @@ def test_the_reference_replaces_itself_and_nothing_else(reference: Path, tmp_pat
         ("src/pileus/server/long.py", "x = 1\n" * 601, "601 lines"),
         ("src/pileus/server/half.py", "# TO" + "DO: more\n", "unfinished"),
         ("src/pileus/server/dice.py", "import random\n", "never `random`"),
+        ("src/pileus/server/db/migrations/versions/0002_late.py", 'revision = "0002"\n', "next free number is 0001"),
+        (
+            "src/pileus/server/db/migrations/versions/0001_off.py",
+            'revision = "0001"\ndown_revision = "0007"\n',
+            "is None",
+        ),
         ("src/pileus/agent/dice.py", "from random import choice\n", "never `random`"),
     ],
 )
