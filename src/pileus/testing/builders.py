@@ -9,6 +9,7 @@ from sqlalchemy import Table, insert, select
 
 from pileus.agent.backends.simulator import SimulatedHosts, SimulatedStore
 from pileus.agent.backends.simulator.world import Image
+from pileus.server.db import rows
 from pileus.server.db.queries import count
 from pileus.server.db.tables.account import account, domain, users
 from pileus.server.db.tables.host import (
@@ -383,7 +384,9 @@ class Builders:
     def uuid(self, table: Table, row_id: int) -> str:
         """The public name of a row."""
         with self.db.read() as tx:
-            return str(tx.scalar(select(table.c.uuid).where(table.c.id == row_id)))
+            row = rows.one(tx, table, id=row_id)
+        assert row is not None  # noqa: S101 (whoever asks knows the row)
+        return str(row["uuid"])
 
     def _name(self, kind: str) -> str:
         self._made += 1

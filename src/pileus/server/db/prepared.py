@@ -8,7 +8,7 @@ from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, cast
 
-from sqlalchemy import Column, Connection, Delete, Insert, RowMapping, Select, Table, Update, insert
+from sqlalchemy import Column, CompoundSelect, Connection, Delete, Insert, RowMapping, Select, Table, Update, insert
 from sqlalchemy.engine import Dialect
 from sqlalchemy.exc import DBAPIError
 from sqlalchemy.sql.compiler import SQLCompiler
@@ -48,8 +48,8 @@ class Prepared:
     A `bindparam` that is `expanding` takes a collection of values, for IN and NOT IN.
     """
 
-    def __init__(self, statement: Select[Any] | Update | Delete) -> None:
-        self._statement: Select[Any] | Update | Delete | Insert = statement
+    def __init__(self, statement: Select[Any] | CompoundSelect[Any] | Update | Delete) -> None:
+        self._statement: Select[Any] | CompoundSelect[Any] | Update | Delete | Insert = statement
         self._forms: dict[str, _Form] = {}
 
     def all(self, tx: Tx, **values: Any) -> list[Row]:

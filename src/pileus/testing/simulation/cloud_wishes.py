@@ -38,7 +38,7 @@ def _about(name: str) -> Parameters:
 
 @wish("createAccount")
 def _account(now: Wishes, _person: Person) -> Parameters | None:
-    home = now.any(select(domain).where(domain.c.live == 1).order_by(domain.c.id))
+    home = now.any_where(domain, live=1)
     type_ = now.dice.choice((AccountType.USER, AccountType.USER, AccountType.DOMAIN_ADMIN))
     return {**_about(now.name("user")), "accounttype": int(type_), "domainid": home["uuid"] if home else None}
 
@@ -124,7 +124,7 @@ def _pod(now: Wishes, person: Person) -> Parameters | None:
 
 @wish("addCluster")
 def _cluster(now: Wishes, _person: Person) -> Parameters | None:
-    place = now.any(select(pod).where(pod.c.live == 1).order_by(pod.c.id))
+    place = now.any_where(pod, live=1)
     if place is None:
         return None
     home = now.world.uuid(zone, place["zone_id"])
@@ -139,7 +139,7 @@ def _update_cluster(now: Wishes, person: Person) -> Parameters | None:
 
 @wish("addHost")
 def _host(now: Wishes, _person: Person) -> Parameters | None:
-    group = now.any(select(cluster).where(cluster.c.live == 1).order_by(cluster.c.id))
+    group = now.any_where(cluster, live=1)
     if group is None or len(now.world.lines) > 5:
         return None
     name = now.name("added")
@@ -209,7 +209,7 @@ def _secondary_storage(now: Wishes, _person: Person) -> Parameters | None:
 
 @wish("createStoragePool")
 def _pool(now: Wishes, _person: Person) -> Parameters | None:
-    group = now.any(select(cluster).where(cluster.c.live == 1).order_by(cluster.c.id))
+    group = now.any_where(cluster, live=1)
     if group is None:
         return None
     name = now.name("pool")

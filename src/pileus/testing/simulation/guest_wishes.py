@@ -17,13 +17,10 @@ from pileus.testing.simulation.wishes import GUEST_NETWORK, Parameters, Person, 
 
 @wish("deployVirtualMachine")
 def _deploy(now: Wishes, person: Person) -> Parameters | None:
-    images = select(template).where(template.c.live == 1).order_by(template.c.id)
-    offered = select(service_offering).where(service_offering.c.live == 1, service_offering.c.is_system == 0)
-    image, offering = now.any(images), now.any(offered.order_by(service_offering.c.id))
+    image, offering = now.any_where(template, live=1), now.any_where(service_offering, live=1, is_system=0)
     if image is None or offering is None:
         return None
-    keys = select(ssh_key_pair).where(ssh_key_pair.c.account_id == person.account_id).order_by(ssh_key_pair.c.id)
-    pair = now.any(keys) if now.dice.random() < 0.1 else None
+    pair = now.any_where(ssh_key_pair, account_id=person.account_id) if now.dice.random() < 0.1 else None
     return {
         "zoneid": now.zone(),
         "serviceofferingid": offering["uuid"],
@@ -40,6 +37,8 @@ def _deploy(now: Wishes, person: Person) -> Parameters | None:
 
 _STOPPED = vm.c.state == str(VmState.STOPPED)
 _RUNNING = vm.c.state == str(VmState.RUNNING)
+_DESTROYED = vm.c.state == str(VmState.DESTROYED)
+_WITH_PASSWORD = _STOPPED & (vm.c.password_enabled == 1)
 
 
 @wish("startVirtualMachine")
@@ -54,7 +53,7 @@ def _reboot(now: Wishes, person: Person) -> Parameters | None:
 
 @wish("resetPasswordForVirtualMachine")
 def _reset_password(now: Wishes, person: Person) -> Parameters | None:
-    return {"id": now.uuid_of(ids.Vm, person, likely=_STOPPED & (vm.c.password_enabled == 1))}
+    return {"id": now.uuid_of(ids.Vm, person, likely=_WITH_PASSWORD)}
 
 
 @wish("stopVirtualMachine")
@@ -69,7 +68,7 @@ def _destroy(now: Wishes, person: Person) -> Parameters | None:
 
 @wish("recoverVirtualMachine")
 def _recover(now: Wishes, person: Person) -> Parameters | None:
-    return {"id": now.uuid_of(ids.Vm, person, likely=vm.c.state == str(VmState.DESTROYED))}
+    return {"id": now.uuid_of(ids.Vm, person, likely=_DESTROYED)}
 
 
 @wish("changeServiceForVirtualMachine")
@@ -102,8 +101,7 @@ def _own_key_pair(now: Wishes, _person: Person) -> Parameters | None:
 
 @wish("deleteSSHKeyPair")
 def _drop_key_pair(now: Wishes, person: Person) -> Parameters | None:
-    mine = ssh_key_pair.c.account_id == (person.account_id or ADMIN_ACCOUNT)
-    found = now.any(select(ssh_key_pair).where(mine, ssh_key_pair.c.live == 1).order_by(ssh_key_pair.c.id))
+    found = now.any_where(ssh_key_pair, account_id=person.account_id or ADMIN_ACCOUNT, live=1)
     return None if found is None else {"name": found["name"]}
 
 
@@ -113,8 +111,7 @@ def _drop_key_pair(now: Wishes, person: Person) -> Parameters | None:
 @wish("createNetwork")
 def _network(now: Wishes, person: Person) -> Parameters | None:
     kind = GuestIpType.DIRECT if person.account_id is None else GuestIpType.VIRTUAL
-    offered = select(network_offering).where(network_offering.c.guest_ip_type == str(kind))
-    offering = now.any(offered.where(network_offering.c.live == 1).order_by(network_offering.c.id))
+    offering = now.any_where(network_offering, guest_ip_type=str(kind), live=1)
     if offering is None:
         return None
     name = now.name("net")
@@ -144,14 +141,19 @@ def _update_network(now: Wishes, person: Person) -> Parameters | None:
 
 @wish("deleteNetwork")
 def _delete_network(now: Wishes, person: Person) -> Parameters | None:
-    used = select(nic.c.network_id).where(nic.c.live == 1)
-    return {"id": now.uuid_of(ids.Network, person, *GUEST_NETWORK, likely=network.c.id.not_in(used))}
+    return {"id": now.uuid_of(ids.Network, person, *GUEST_NETWORK, likely=_WITHOUT_CARDS)}
+
+
+_WITHOUT_CARDS = network.c.id.not_in(select(nic.c.network_id).where(nic.c.live == 1))
 
 
 @wish("restartNetwork")
 def _restart_network(now: Wishes, person: Person) -> Parameters | None:
-    there = network.c.state == str(NetworkState.IMPLEMENTED)
-    return {"id": now.uuid_of(ids.Network, person, *GUEST_NETWORK, likely=there), "cleanup": now.once(0.5, True)}
+    found = now.uuid_of(ids.Network, person, *GUEST_NETWORK, likely=_IMPLEMENTED)
+    return {"id": found, "cleanup": now.once(0.5, True)}
+
+
+_IMPLEMENTED = network.c.state == str(NetworkState.IMPLEMENTED)
 
 
 @wish("associateIpAddress")
@@ -162,13 +164,15 @@ def _associate(now: Wishes, person: Person) -> Parameters | None:
 
 @wish("disassociateIpAddress")
 def _disassociate(now: Wishes, person: Person) -> Parameters | None:
-    owned, extra = public_ip.c.account_id.is_not(None), public_ip.c.is_source_nat == 0
-    return {"id": now.uuid_of(ids.PublicIp, person, owned, likely=extra)}
+    return {"id": now.uuid_of(ids.PublicIp, person, _OWNED, likely=_EXTRA)}
+
+
+_OWNED, _EXTRA = public_ip.c.account_id.is_not(None), public_ip.c.is_source_nat == 0
 
 
 @wish("createPortForwardingRule")
 def _forward(now: Wishes, person: Person) -> Parameters | None:
-    address = now.thing(ids.PublicIp, person, public_ip.c.network_id.is_not(None))
+    address = now.thing(ids.PublicIp, person, _OF_A_NETWORK)
     if address is None:
         return None
     same = vm.c.account_id == address["account_id"]
@@ -185,6 +189,9 @@ def _forward(now: Wishes, person: Person) -> Parameters | None:
         "publicendport": now.once(0.1, port + 1),
         "privateendport": None,
     }
+
+
+_OF_A_NETWORK = public_ip.c.network_id.is_not(None)
 
 
 # ---- templates

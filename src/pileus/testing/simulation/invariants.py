@@ -7,13 +7,15 @@ from collections import Counter, defaultdict
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import cache
-from typing import Any, Protocol
+from typing import Protocol
 
-from sqlalchemy import ColumnElement, CompoundSelect, RowMapping, Table, literal_column, select, union_all
+from sqlalchemy import ColumnElement, RowMapping, Table, bindparam, literal_column, select, union_all
 
 from pileus.agent.backends.simulator import SimulatedHosts, SimulatedStore
 from pileus.server.api.command import registry
 from pileus.server.auth.kinds import KINDS
+from pileus.server.db import rows
+from pileus.server.db.prepared import Prepared
 from pileus.server.db.tables import metadata
 from pileus.server.db.tables.account import account, resource_count
 from pileus.server.db.tables.event import event
@@ -29,7 +31,7 @@ from pileus.server.domain.account import UNLIMITED
 from pileus.server.domain.host import HostState
 from pileus.server.domain.job import Phase
 from pileus.server.domain.network import IpState, NetworkState, RuleState
-from pileus.server.domain.storage import CopyState
+from pileus.server.domain.storage import CopyState, VolumeState
 from pileus.server.domain.vm import VmKind, VmState
 from pileus.server.elements import virtual_router
 from pileus.server.events import types
@@ -66,15 +68,18 @@ class End:
 
 def is_quiet(tx: Tx) -> bool:
     """Nothing is under way."""
-    if tx.scalar(select(job.c.id).where(job.c.open == 1, job.c.phase != str(Phase.STUCK)).limit(1)) is not None:
-        return False
-    return tx.scalar(select(host_operation.c.id).where(host_operation.c.pending == 1).limit(1)) is None
+    return _AT_WORK.scalar(tx) is None and _ASKED.scalar(tx) is None
+
+
+_AT_WORK = Prepared(select(job.c.id).where(job.c.open == 1, job.c.phase != str(Phase.STUCK)).limit(1))
+
+_ASKED = Prepared(select(host_operation.c.id).where(host_operation.c.pending == 1).limit(1))
 
 
 def one_life(end: End) -> list[str]:
     """(1) At most one live incarnation of a VM: in the database and on the hosts."""
-    rows = end.tx.all(select(vm_incarnation.c.vm_id).where(vm_incarnation.c.current == 1))
-    wrong = [f"machine {vm_id} has {n} lives" for vm_id, n in Counter(row["vm_id"] for row in rows).items() if n > 1]
+    lives = Counter(row["vm_id"] for row in rows.every(end.tx, vm_incarnation, current=1))
+    wrong = [f"machine {vm_id} has {n} lives" for vm_id, n in lives.items() if n > 1]
     running = Counter(guest.name for _, guest in end.world.hosts.world.guests() if guest.running)
     return wrong + [f"{name} runs {n} times" for name, n in running.items() if n > 1]
 
@@ -83,20 +88,20 @@ def one_owner(end: End) -> list[str]:
     """(2) No address, VLAN, MAC or volume is owned twice or by nobody."""
     tx = end.tx
     wrong = left.orphans_amiss(tx)
-    cards = tx.all(select(nic).where(nic.c.live == 1))
+    cards = rows.every(tx, nic, live=1)
     wrong += _twice("address of a network", [(row["network_id"], row["ip"]) for row in cards if row["ip"]])
     wrong += _twice("MAC", [row["mac"] for row in cards if row["mac"]])
-    disks = tx.all(select(volume).where(volume.c.live == 1))
+    disks = rows.every(tx, volume, live=1)
     wrong += _twice("file", [(row["pool_id"], row["path"]) for row in disks if row["path"]])
-    nets = {row["id"]: row for row in tx.all(select(network).where(network.c.live == 1))}
-    held = {row["network_id"]: row["vnet"] for row in tx.all(select(zone_vnet)) if row["network_id"] is not None}
+    nets = {row["id"]: row for row in rows.every(tx, network, live=1)}
+    held = {row["network_id"]: row["vnet"] for row in rows.every(tx, zone_vnet) if row["network_id"] is not None}
     for net in nets.values():
         if not net["specified_vlan"] and net["vnet"] is not None and held.get(net["id"]) != net["vnet"]:
             wrong.append(f"network {net['id']} says VLAN {net['vnet']} and holds {held.get(net['id'])}")
     for network_id, vnet in held.items():
         if network_id in nets and nets[network_id]["vnet"] != vnet:
             wrong.append(f"VLAN {vnet} is held for network {network_id}, which says {nets[network_id]['vnet']}")
-    for address in tx.all(select(public_ip).where(public_ip.c.live == 1)):
+    for address in rows.every(tx, public_ip, live=1):
         free = address["state"] == IpState.FREE
         if free and (address["account_id"], address["network_id"]) != (None, None):
             wrong.append(f"address {address['address']} is free and owned")
@@ -109,11 +114,11 @@ _OUTLIVED = frozenset({"service_offering", "disk_offering", "network_offering", 
 
 def _of_what_is_gone(tx: Tx) -> list[str]:
     """What lives and belongs to something that does not."""
-    return [f"{row['what']}, which is gone: {row['id']}" for row in tx.all(_orphans())]
+    return [f"{row['what']}, which is gone: {row['id']}" for row in _orphans().all(tx)]
 
 
 @cache
-def _orphans() -> CompoundSelect[Any]:
+def _orphans() -> Prepared:
     """One statement for all foreign keys between tables whose rows live and end."""
     parts = []
     for table in metadata.sorted_tables:
@@ -125,7 +130,7 @@ def _orphans() -> CompoundSelect[Any]:
             what: ColumnElement[str] = literal_column(f"'{table.name} names by {key.parent.name}'").label("what")
             both = table.join(gone, gone.c.id == key.parent)
             parts.append(select(what, table.c.id).select_from(both).where(table.c.live == 1, gone.c.live.is_(None)))
-    return union_all(*parts)
+    return Prepared(union_all(*parts))
 
 
 def counts_right(end: End) -> list[str]:
@@ -133,8 +138,8 @@ def counts_right(end: End) -> list[str]:
     wrong = left.counts_amiss(end.tx)
     if any(ack.command == "updateResourceLimit" or "max.account" in str(ack.parameters) for ack in end.acks):
         return wrong
-    limited = resource_count.c.maximum != UNLIMITED
-    over = end.tx.all(select(resource_count).where(limited, resource_count.c.used > resource_count.c.maximum))
+    counts = rows.every(end.tx, resource_count)
+    over = [row for row in counts if UNLIMITED != row["maximum"] < row["used"]]
     return wrong + [f"over its limit: {dict(row)}" for row in over]
 
 
@@ -146,7 +151,7 @@ def capacity_right(end: End) -> list[str]:
 def jobs_ended(end: End) -> list[str]:
     """(5) Every job ended, within its deadline after the last fault."""
     wrong = [] if end.quiet else ["no rest after hours of peace"]
-    for row in end.tx.all(select(job)):
+    for row in rows.every(end.tx, job):
         about = f"job {row['id']} {row['workflow']}"
         if row["open"] is not None:
             wrong.append(f"{about} is {row['phase']} at {row['position']}: {row['error_text']}")
@@ -166,19 +171,19 @@ def states_stable(end: End) -> list[str]:
         left.assert_quiet(tx)
     except AssertionError as error:
         wrong += str(error).splitlines()
-    for row in tx.all(select(port_forwarding_rule).where(port_forwarding_rule.c.live == 1)):
+    for row in rows.every(tx, port_forwarding_rule, live=1):
         if row["state"] != RuleState.ACTIVE:
             wrong.append(f"rule {row['id']} is {row['state']}")
-    for row in tx.all(select(host).where(host.c.live == 1)):
+    for row in rows.every(tx, host, live=1):
         if row["state"] != HostState.UP:
             wrong.append(f"host {row['id']} is {row['state']}")
-    going = [str(CopyState.DOWNLOADING), str(CopyState.REMOVING)]
-    for row in tx.all(select(template_copy).where(template_copy.c.state.in_(going))):
-        wrong.append(f"copy of template {row['template_id']} is {row['state']}")
-    for row in tx.all(select(account).where(account.c.live == 1, account.c.cleanup_required == 1)):
+    for row in rows.every(tx, template_copy):
+        if row["state"] in (CopyState.DOWNLOADING, CopyState.REMOVING):
+            wrong.append(f"copy of template {row['template_id']} is {row['state']}")
+    for row in rows.every(tx, account, live=1, cleanup_required=1):
         wrong.append(f"account {row['id']} is still being cleaned up")
-    lives = {row["vm_id"]: row["state"] for row in tx.all(select(vm_incarnation).where(vm_incarnation.c.current == 1))}
-    for row in tx.all(select(vm).where(vm.c.live == 1)):
+    lives = {row["vm_id"]: row["state"] for row in rows.every(tx, vm_incarnation, current=1)}
+    for row in rows.every(tx, vm, live=1):
         if (row["state"] == VmState.RUNNING) is not (row["id"] in lives):
             wrong.append(f"machine {row['id']} is {row['state']}, its life {lives.get(row['id'])}")
     return wrong
@@ -187,15 +192,8 @@ def states_stable(end: End) -> list[str]:
 def configs_applied(end: End) -> list[str]:
     """(7) The generation applied equals the one desired, and routers run what the database declares."""
     tx = end.tx
-    rows = tx.all(
-        select(network_config, vm.c.instance_name)
-        .join(network, network.c.id == network_config.c.network_id)
-        .join(vm, vm.c.id == network_config.c.router_id)
-        .where(network.c.live == 1, network.c.state == str(NetworkState.IMPLEMENTED))
-        .where(vm.c.state == str(VmState.RUNNING))
-    )
     wrong = []
-    for row in rows:
+    for row in _CONFIGS.all(tx):
         about = f"network {row['network_id']}"
         if row["applied"] != row["desired"]:
             wrong.append(f"{about}: applied {row['applied']}, desired {row['desired']}, refused {row['refused']}")
@@ -205,6 +203,15 @@ def configs_applied(end: End) -> list[str]:
         if runs is None or fingerprint(runs) != declared:
             wrong.append(f"{about}: its router runs another config than declared")
     return wrong
+
+
+_CONFIGS = Prepared(
+    select(network_config, vm.c.instance_name)
+    .join(network, network.c.id == network_config.c.network_id)
+    .join(vm, vm.c.id == network_config.c.router_id)
+    .where(network.c.live == 1, network.c.state == str(NetworkState.IMPLEMENTED))
+    .where(vm.c.state == str(VmState.RUNNING))
+)
 
 
 def both_know(end: End) -> list[str]:
@@ -226,13 +233,15 @@ def both_know(end: End) -> list[str]:
 
 def events_pair(end: End) -> list[str]:
     """(9) Every job's events have one beginning and one end, and nothing is used twice at the same time."""
-    rows = end.tx.all(select(event).order_by(event.c.id))
+    events = rows.every(end.tx, event)
     ends: defaultdict[int, list[str]] = defaultdict(list)
-    for row in rows:
+    for row in events:
         if row["start_id"] is not None and row["state"] == "Completed":
             ends[row["start_id"]].append(row["level"])
     wrong = []
-    for row in end.tx.all(select(job).where(job.c.start_event_id.is_not(None), job.c.open.is_(None))):
+    for row in rows.every(end.tx, job):
+        if row["start_event_id"] is None or row["open"] is not None:
+            continue
         told = ends[row["start_event_id"]]
         wanted = "ERROR" if row["phase"] == Phase.FAILED else "INFO"
         if told != [wanted]:
@@ -242,15 +251,15 @@ def events_pair(end: End) -> list[str]:
         (volume, "Volume", types.VOLUME_CREATE, types.VOLUME_DELETE),
         (public_ip, "IpAddress", types.NET_IPASSIGN, types.NET_IPRELEASE),
     )
-    done = [row for row in rows if row["state"] == "Completed" and row["level"] == "INFO"]
+    done = [row for row in events if row["state"] == "Completed" and row["level"] == "INFO"]
     for table, kind, starts, stops in intervals:
         wrong += _intervals(end, [row for row in done if row["resource_kind"] == kind], table, starts, stops)
     return wrong
 
 
-def _intervals(end: End, rows: list[RowMapping], table: Table, starts: str, stops: str) -> list[str]:
+def _intervals(end: End, events: list[RowMapping], table: Table, starts: str, stops: str) -> list[str]:
     wrong, running = [], set()
-    for row in rows:
+    for row in events:
         about = f"{row['type']} of {table.name} {row['resource_id']} (event {row['id']})"
         if row["type"] == starts:
             if row["resource_id"] in running:
@@ -261,27 +270,28 @@ def _intervals(end: End, rows: list[RowMapping], table: Table, starts: str, stop
             if row["resource_id"] not in running and row["start_id"] is None:
                 wrong.append(f"{about}: it had not begun")
             running.discard(row["resource_id"])
-    used: ColumnElement[bool]
-    if table is vm:
-        used = (vm.c.state == str(VmState.RUNNING)) & (vm.c.kind == str(VmKind.USER))
-    elif table is public_ip:
-        used = public_ip.c.account_id.is_not(None)
-    else:
-        used = volume.c.state == "Ready"
-    there = {row["id"] for row in end.tx.all(select(table.c.id).where(table.c.live == 1, used))}
+    there = {row["id"] for row in rows.every(end.tx, table, live=1) if _is_used(row, table)}
     if there != running:
         wrong.append(f"{table.name}: in use {sorted(there)}, by its events {sorted(running)}")
     return wrong
 
 
+def _is_used(row: RowMapping, table: Table) -> bool:
+    if table is vm:
+        return bool(row["state"] == VmState.RUNNING and row["kind"] == VmKind.USER)
+    if table is public_ip:
+        return row["account_id"] is not None
+    return bool(row["state"] == VolumeState.READY)
+
+
 def nothing_lost(end: End) -> list[str]:
     """(10) What was acknowledged is there: every job, and every thing that was made."""
     tx = end.tx
-    jobs = {row["uuid"]: row for row in tx.all(select(job))}
+    jobs = {row["uuid"]: row for row in rows.every(tx, job)}
     wrong = [f"job {ack.job} of {ack.command} is lost" for ack in end.acks if ack.job and ack.job not in jobs]
     for ack in end.acks:
         made = _made(ack)
-        if made is not None and tx.scalar(select(made.c.id).where(made.c.uuid == ack.entity)) is None:
+        if made is not None and rows.one(tx, made, uuid=ack.entity) is None:
             wrong.append(f"what {ack.command} made is lost: {ack.entity}")
     ended: dict[int, RowMapping] = {}
     for row in sorted(jobs.values(), key=lambda row: (row["completed_at"] or 0, row["id"])):
@@ -291,7 +301,7 @@ def nothing_lost(end: End) -> list[str]:
     for vm_id, row in ended.items():
         if row["phase"] != Phase.SUCCEEDED:
             continue
-        machine = tx.one(select(vm).where(vm.c.id == vm_id))
+        machine = rows.one(tx, vm, id=vm_id)
         if machine is None:
             wrong.append(f"machine {vm_id} of job {row['id']} is lost")
         elif machine["uuid"] not in recovered and machine["state"] not in _LEAVES[row["workflow"]]:
@@ -329,22 +339,30 @@ _LEAVES = {
 def failures_leave_nothing(end: End) -> list[str]:
     """(11) A failed job left nothing: no life, address, file, fetch or rule that it made."""
     tx = end.tx
-    failed = {row["id"]: row for row in tx.all(select(job).where(job.c.phase == str(Phase.FAILED)))}
+    failed = {row["id"]: row for row in rows.every(tx, job, phase=str(Phase.FAILED))}
+    if not failed:
+        return []
     wrong = []
-
-    def look(table: Table, what: str, *where: object) -> None:
-        for row in tx.all(select(table).where(table.c.job_id.in_(failed), *where)):  # type: ignore[arg-type]
+    for what, statement in _LEFTOVERS:
+        for row in statement.all(tx, failed=failed):
             wrong.append(f"{what} of failed job {row['job_id']} {failed[row['job_id']]['workflow']}: {dict(row)}")
-
-    look(vm_incarnation, "life", vm_incarnation.c.current == 1)
-    look(public_ip, "address", public_ip.c.state != str(IpState.FREE))
-    look(volume, "volume", volume.c.live == 1, volume.c.state == "Ready")
-    look(template_on_pool, "fetch", template_on_pool.c.state == str(CopyState.DOWNLOADING))
     for row in failed.values():
-        machine = tx.one(select(vm).where(vm.c.id == row["instance_id"]))
-        if row["workflow"] in ("vm.deploy", "vm.create") and machine is not None and machine["live"] is not None:
+        machine = rows.one(tx, vm, id=row["instance_id"]) if row["workflow"] in ("vm.deploy", "vm.create") else None
+        if machine is not None and machine["live"] is not None:
             wrong.append(f"machine {machine['id']} of failed job {row['id']} is {machine['state']}")
     return wrong
+
+
+def _of_failed(table: Table, *where: ColumnElement[bool]) -> Prepared:
+    return Prepared(select(table).where(table.c.job_id.in_(bindparam("failed", expanding=True)), *where))
+
+
+_LEFTOVERS = (
+    ("life", _of_failed(vm_incarnation, vm_incarnation.c.current == 1)),
+    ("address", _of_failed(public_ip, public_ip.c.state != str(IpState.FREE))),
+    ("volume", _of_failed(volume, volume.c.live == 1, volume.c.state == str(VolumeState.READY))),
+    ("fetch", _of_failed(template_on_pool, template_on_pool.c.state == str(CopyState.DOWNLOADING))),
+)
 
 
 INVARIANTS: tuple[Callable[[End], list[str]], ...] = (

@@ -10,10 +10,12 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any, TypeVar
 
-from sqlalchemy import RowMapping, Table, func, select
+from sqlalchemy import RowMapping, Table, bindparam, func, select
 
 from pileus.agent.backends.simulator import AnswerLost
 from pileus.server.alerts.standing import AlertType, raise_alert
+from pileus.server.db import rows
+from pileus.server.db.prepared import Prepared
 from pileus.server.db.tables.host import host, host_operation
 from pileus.server.db.tables.job import job, lease
 from pileus.server.db.transaction import Tx
@@ -127,8 +129,7 @@ class LinedWorld(World):
         return list(self.lines.values())
 
     def _hosts_in_use(self, tx: Tx) -> dict[int, str]:
-        rows = tx.all(select(host.c.id, host.c.uuid).where(host.c.live == 1).order_by(host.c.id))
-        return {row["id"]: row["uuid"] for row in rows}
+        return {row["id"]: row["uuid"] for row in rows.every(tx, host, live=1)}
 
     def _looked(self, name: str, look: Callable[[Tx], T], *tables: Table, timed: bool = False) -> T:
         """What `look` finds, looked up again only once the tables were written to (or, `timed`, time passed)."""
@@ -183,9 +184,7 @@ class LinedWorld(World):
     def next_event_at(self) -> int | None:
         """When something happens by itself: a nap or lease ends, a host is back."""
         with self.db.read() as tx:
-            at = tx.scalar(select(func.min(job.c.wake_at)).where(job.c.open == 1))
-            leased = select(func.min(lease.c.until_at)).where(lease.c.until_at > tx.now)
-            held = tx.scalar(leased)
+            at, held = _NEXT_WAKE.scalar(tx), _NEXT_LEASE_END.scalar(tx, now=tx.now)
         instants = [int(each) for each in (at, held) if each is not None]
         instants += [line.back_at for line in self.lines.values() if line.back_at]
         return min((each for each in instants if each > self.clock.now()), default=None)
@@ -439,6 +438,11 @@ class LinedWorld(World):
             self.chronicle.note(about)
 
         return telling
+
+
+_NEXT_WAKE = Prepared(select(func.min(job.c.wake_at)).where(job.c.open == 1))
+
+_NEXT_LEASE_END = Prepared(select(func.min(lease.c.until_at)).where(lease.c.until_at > bindparam("now")))
 
 
 def _stuck(tx: Tx, row: RowMapping) -> None:

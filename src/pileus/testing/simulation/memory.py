@@ -9,7 +9,7 @@ import sqlite3
 from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
-from functools import cache
+from functools import cache, lru_cache
 from typing import Any
 
 from sqlalchemy import Connection, Engine, create_engine, event
@@ -98,6 +98,7 @@ class MemoryDatabase(Database):
         self._connection.close()
 
 
+@lru_cache(maxsize=KEPT_STATEMENTS)
 def _written_by(statement: str) -> str | None:
     """The table that a statement writes to."""
     match statement.replace('"', "").split(maxsplit=3):

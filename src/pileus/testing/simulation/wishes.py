@@ -7,16 +7,20 @@ plausible. `WISHES` says what a command needs beyond that. `EXCLUDED` names what
 import random
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Any
 
-from sqlalchemy import ColumnElement, RowMapping, Select, select
+from sqlalchemy import ColumnElement, RowMapping, Select, Table, bindparam, select
 
 from pileus.server.api.command import CommandSpec
 from pileus.server.api.parse import Field, table
-from pileus.server.auth.kinds import KINDS
+from pileus.server.auth.kinds import KINDS, Kind
+from pileus.server.db import rows
+from pileus.server.db.prepared import Prepared
 from pileus.server.db.tables.account import account, domain
 from pileus.server.db.tables.network import network
 from pileus.server.db.tables.place import zone
+from pileus.server.db.transaction import Tx
 from pileus.server.domain import ids
 from pileus.server.domain.account import ADMIN_ACCOUNT, Role
 from pileus.testing import plausible
@@ -139,16 +143,22 @@ class Wishes:
             return tx.all(statement)
 
     def any(self, statement: Select[Any]) -> RowMapping | None:
-        rows = self.rows(statement)
-        return self.dice.choice(rows) if rows else None
+        return self._one_of(self.rows(statement))
+
+    def any_where(self, table: Table, **where: Any) -> RowMapping | None:
+        """A row whose columns equal the values."""
+        with self.world.db.read() as tx:
+            return self._one_of(rows.every(tx, table, **where))
 
     def thing(self, entity: type[ids.Entity], person: Person, *where: ColumnElement[bool]) -> RowMapping | None:
         """Something of a kind that lives; of the person's own if it is a kind that has owners."""
-        kind = KINDS[entity]
-        statement = select(kind.table).where(*kind.conditions, *where).order_by(kind.table.c.id)
-        if person.account_id is not None and "account_id" in kind.table.c and entity is not ids.Template:
-            statement = statement.where(kind.table.c.account_id == person.account_id)
-        return self.any(statement)
+        owned = "account_id" in KINDS[entity].table.c and entity is not ids.Template
+        owner = person.account_id if owned else None
+        with self.world.db.read() as tx:
+            return self._one_of(_search(KINDS[entity], where, of_one=owner is not None).run(tx, owner))
+
+    def _one_of(self, found: list[RowMapping]) -> RowMapping | None:
+        return self.dice.choice(found) if found else None
 
     def uuid_of(
         self,
@@ -173,21 +183,50 @@ class Wishes:
         """Mostly the zone in which guests can run."""
         if self.dice.random() < 0.9:
             return self.world.uuid(zone, self.cloud.zone)
-        row = self.any(select(zone).where(zone.c.live == 1).order_by(zone.c.id))
+        row = self.any_where(zone, live=1)
         return str(row["uuid"]) if row is not None else ""
 
     def customer(self) -> RowMapping | None:
         """An account that is nobody's who runs the cloud."""
-        return self.any(select(account).where(account.c.live == 1, account.c.id > ADMIN_ACCOUNT).order_by(account.c.id))
+        with self.world.db.read() as tx:
+            return self._one_of(_CUSTOMERS.all(tx))
 
     def named(self, row: RowMapping) -> Parameters:
         """An account by its name."""
-        home = self.rows(select(domain.c.uuid).where(domain.c.id == row["domain_id"]))
-        return {"account": row["name"], "domainid": home[0]["uuid"]}
+        return {"account": row["name"], "domainid": self.world.uuid(domain, row["domain_id"])}
 
     def once(self, probability: float, value: Any) -> Any:
         """The value with a probability, else None."""
         return value if self.dice.random() < probability else None
+
+
+_CUSTOMERS = Prepared(select(account).where(account.c.live == 1, account.c.id > ADMIN_ACCOUNT).order_by(account.c.id))
+
+
+class _Search:
+    """A search for things of a kind. One that comes again, by conditions that are constants, is prepared."""
+
+    def __init__(self, kind: Kind, where: tuple[ColumnElement[bool], ...], *, of_one: bool) -> None:
+        table = kind.table
+        mine = (table.c.account_id == bindparam("owner"),) if of_one else ()
+        self._statement = select(table).where(*kind.conditions, *where, *mine).order_by(table.c.id)
+        self._values = ("owner",) if of_one else ()
+        self._prepared: Prepared | None = None
+        self._known = False
+
+    def run(self, tx: Tx, owner: int | None) -> list[RowMapping]:
+        """What is found."""
+        values = dict.fromkeys(self._values, owner)
+        if not self._known:
+            self._known = True
+            return list(tx.execute(self._statement, values).mappings().all())
+        self._prepared = self._prepared or Prepared(self._statement)
+        return self._prepared.all(tx, **values)
+
+
+@lru_cache(maxsize=500)
+def _search(kind: Kind, where: tuple[ColumnElement[bool], ...], *, of_one: bool) -> _Search:
+    return _Search(kind, where, of_one=of_one)
 
 
 GUEST_NETWORK = (network.c.is_system == 0, network.c.traffic_type == "Guest")

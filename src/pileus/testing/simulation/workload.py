@@ -9,6 +9,7 @@ from sqlalchemy import select
 from pileus.server.api.command import CommandSpec, registry
 from pileus.server.db.tables.account import account
 from pileus.server.db.tables.host import host
+from pileus.server.domain import ids
 from pileus.server.domain.account import ROLE_OF, AccountType
 from pileus.testing.builders import GIB
 from pileus.testing.client import Client, Refused
@@ -107,8 +108,7 @@ class Workload:
         return self.dice.choices(may, [CORE[spec.name] for spec in may])[0]
 
     def _has_guest(self, person: Person) -> bool:
-        parameters = self.wishes.of(registry["startVirtualMachine"], person)
-        return parameters is not None
+        return self.wishes.thing(ids.Vm, person) is not None
 
     def _follow(self, person: Person, spec: CommandSpec, answer: dict[str, Any]) -> None:
         """What people and machines do when the answer is there."""
