@@ -77,7 +77,7 @@ def multiply(tx: Tx, table: Table, *where: ColumnElement[bool], copies: int = MO
     unique = unique_texts(table)
     for key in range(first, first + copies):
         row = {**pattern, **SHOWN.get(table, {}), "id": key, "uuid": new_uuid()}
-        row |= {name: f"{key}-{row[name]}"[:64] for name in unique if row[name] is not None}
+        row |= {name: f"{key}-{row[name]}"[: unique[name]] for name in unique if row[name] is not None}
         tx.execute(insert(table).values(row))
         for other in metadata.tables.values():
             for column in other.primary_key:
@@ -86,10 +86,11 @@ def multiply(tx: Tx, table: Table, *where: ColumnElement[bool], copies: int = MO
                         tx.execute(insert(other).values({**belonging, column.name: key}))
 
 
-def unique_texts(table: Table) -> set[str]:
-    """Text columns that take part in a unique constraint, but for the UUID."""
+def unique_texts(table: Table) -> dict[str, int]:
+    """Text columns that take part in a unique constraint, but for the UUID, with their longest length."""
     found = {column.name for column in table.c if column.unique}
     for constraint in table.constraints:
         if isinstance(constraint, UniqueConstraint):
             found |= {column.name for column in constraint.columns}
-    return {name for name in found if isinstance(table.c[name].type, String)} - {"uuid"}
+    kinds = {name: table.c[name].type for name in found - {"uuid"}}
+    return {name: kind.length or 64 for name, kind in kinds.items() if isinstance(kind, String)}
