@@ -3,11 +3,14 @@
 from typing import Any
 
 import pytest
-from sqlalchemy import event, select
+from sqlalchemy import delete, event, insert, select, update
 from vm_setup import deployed, row_of, steady_cloud
 
+from pileus.server.api import render
+from pileus.server.api.commands.vm import VmResponse
 from pileus.server.db.queries import nic as nics
 from pileus.server.db.tables.host import host
+from pileus.server.db.tables.network import nic
 from pileus.server.db.tables.vm import vm_stats as vm_stats_table
 from pileus.server.domain.account import AccountType
 from pileus.server.domain.caller import Caller
@@ -17,6 +20,7 @@ from pileus.server.services import vm as vm_service
 from pileus.server.services import vm_stats
 from pileus.testing import World
 from pileus.testing.builders import Cloud, root
+from pileus.testing.client import Client
 from pileus.wire.messages import HostStats, VmStats
 
 FILTERS = (
@@ -71,7 +75,8 @@ def listed(world: World, caller: Caller, **wanted: Any) -> list[str]:
 def page(world: World, caller: Caller, **wanted: Any) -> tuple[list[dict[str, Any]], int]:
     asked = {**dict.fromkeys(FILTERS), "list_all": False, "is_recursive": False, **wanted}
     with world.db.read() as tx:
-        return vm_service.list_page(tx, caller, **asked)
+        found, count = vm_service.list_page(tx, caller, **asked)
+        return found.views(), count
 
 
 def test_each_account_sees_its_own(world: World, cloud: Cloud, alice: Caller, web: Id[Vm]) -> None:
@@ -200,6 +205,38 @@ def report(world: World, vm_id: int, cpu_seconds: float, received: int = 0) -> N
         vm_stats.reported(tx, HostStats(uuid, 0.25, 1 << 30, 0.5, 10, 20, vms=(stats,)))
 
 
+def test_a_page_tells_of_each_guest_what_its_own_view_does(
+    world: World, cloud: Cloud, alice: Caller, web: Id[Vm], db_vm: Id[Vm]
+) -> None:
+    bare = deployed(world, alice, cloud, name="bare")
+    with world.db.write() as tx:
+        job_uuid, _ = vm_service.stop(tx, alice, db_vm, forced=True)
+        tx.execute(insert(vm_stats_table).values(vm_id=web, cpu_used=12.345, received_bytes=5000, taken_at=tx.now))
+        tx.execute(delete(nic).where(nic.c.vm_id == bare))
+        first = dict(tx.all(select(nic).where(nic.c.vm_id == web))[0])
+        other = {**first, "id": first["id"] + 1000, "uuid": "0-2", "mac": "02:00:00:00:00:99", "ip": "10.9.9.9"}
+        # The second device is the default one, and was stored first.
+        tx.execute(update(nic).where(nic.c.id == first["id"]).values(device_id=1))
+        tx.execute(insert(nic).values({**other, "device_id": 0, "is_default": 0}))
+    for caller in (alice, root()):
+        client = Client(world.db, caller)
+        shown = client.call("listVirtualMachines", listall=True, response="json")["virtualmachine"]
+        assert [entry["name"] for entry in shown] == ["web", "db", "bare"]
+        with world.db.read() as tx:
+            views = [render.fields(VmResponse, vm_service.view(tx, caller, vm_id)) for vm_id in (web, db_vm, bare)]
+        jobs = [{name: entry.pop(name) for name in ("jobid", "jobstatus") if name in entry} for entry in shown]
+        assert shown == views
+        assert jobs == [{}, {"jobid": job_uuid, "jobstatus": 0}, {}]
+        assert [[card["ipaddress"] for card in entry["nic"]] for entry in shown] == [
+            ["10.9.9.9", first["ip"]],
+            [shown[1]["ipaddress"]],
+            [],
+        ]
+        assert shown[0]["ipaddress"] == first["ip"]
+        assert "ipaddress" not in shown[2]
+        assert ("hostname" in shown[0], shown[0]["cpuused"]) == (caller.is_admin, "12.35%")
+
+
 def test_load_is_the_growth_of_cpu_time(world: World, alice: Caller, web: Id[Vm]) -> None:
     report(world, web, 10.0)
     world.clock.advance(60)
@@ -227,7 +264,7 @@ def test_statistics_of_a_stopped_guest_are_not_told_and_dropped(world: World, al
     world.result(job_uuid)
 
     (seen,), _ = page(world, alice)
-    assert "cpu_used" not in seen
+    assert seen["cpu_used"] is None
     world.reconcile("vm-stats")
     with world.db.read() as tx:
         assert tx.all(select(vm_stats_table.c.vm_id)) == []

@@ -1,12 +1,14 @@
 """Answers in JSON and XML."""
 
 import json
+from types import SimpleNamespace
 from xml.etree import ElementTree
 
 import pytest
 
 from pileus.server.api import render
 from pileus.server.api.command import Page, Response, Started, Success, out
+from pileus.server.services.columns import Columns, Parts
 
 
 class Part(Response, name="part"):
@@ -111,3 +113,53 @@ def test_pending_jobs_are_shown_on_their_objects() -> None:
 )
 def test_jobs_and_success_have_no_object_around_them(result: Started | Success, expected: object) -> None:
     assert render.inner(Thing, result) == expected
+
+
+COLUMNS = Columns(
+    (7, 8, 9),
+    {"id": ("a", "b", "c"), "size": (5, None, 0), "created": (1299320430999, None, 0), "unknown": (1, 2, 3)},
+    same={"good": True, "tags": []},
+    parts={"part": Parts(Columns((8, 8, 9), {"ip_address": ["10.1.1.1", None, "10.1.1.3"]}), [0, 2, 1])},
+)
+
+
+def test_columns_are_told_as_their_views_are() -> None:
+    views = COLUMNS.views()
+    assert [view["part"] for view in views] == [
+        [],
+        [{"ip_address": "10.1.1.1"}, {"ip_address": None}],
+        [{"ip_address": "10.1.1.3"}],
+    ]
+    assert [view["good"] for view in views] == [True] * 3
+    pending = {"b": "job-1"}
+    spec = SimpleNamespace(envelope="thingresponse", returns=Thing)
+    for as_json in (True, False):
+        columns, plain = (
+            render.answer(spec, Page(views, 9), as_json=as_json, pending=pending)  # type: ignore[arg-type]
+            for views in (COLUMNS, COLUMNS.views())
+        )
+        assert columns.body == plain.body
+    assert render.inner(Thing, Page(COLUMNS, 9), pending) == render.inner(Thing, Page(views, 9), pending)
+
+
+def test_no_columns_are_an_empty_page() -> None:
+    assert Columns((), {}).views() == []
+    assert render.inner(Thing, Page(Columns((), {}), 4), as_records=True) == {"count": 4}
+
+
+def test_a_part_that_the_response_does_not_have_is_an_error() -> None:
+    with pytest.raises(TypeError, match="size"):
+        render.records(Thing, Columns((1,), {"id": ("a",)}, parts={"size": Parts(Columns((), {}), [0])}), {})
+
+
+@pytest.mark.parametrize(
+    ("ms", "text"),
+    [
+        (0, "1970-01-01T00:00:00+0000"),
+        (1299320430999, "2011-03-05T10:20:30+0000"),
+        (951868799999, "2000-02-29T23:59:59+0000"),
+        (-1, "1969-12-31T23:59:59+0000"),
+    ],
+)
+def test_an_instant_is_written_in_utc_and_whole_seconds(ms: int, text: str) -> None:
+    assert render.date(ms) == text

@@ -13,6 +13,7 @@ from pileus.server.db.transaction import Tx
 from pileus.server.domain.account import Role
 from pileus.server.domain.caller import Caller
 from pileus.server.domain.ids import Entity
+from pileus.server.services.columns import Columns
 
 EVERYONE = Role.ADMIN | Role.RESOURCE_ADMIN | Role.DOMAIN_ADMIN | Role.USER
 ADMINS = Role.ADMIN | Role.RESOURCE_ADMIN
@@ -36,7 +37,7 @@ View = Mapping[str, Any]
 class Page:
     """One page of a list. `count` is the number of all matches."""
 
-    views: Sequence[View]
+    views: Sequence[View] | Columns
     count: int
 
 

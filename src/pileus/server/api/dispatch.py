@@ -30,6 +30,7 @@ from pileus.server.domain.errors import (
 )
 from pileus.server.meter import Counter, Histogram, seconds
 from pileus.server.services import event, job, session
+from pileus.server.services.columns import Columns
 
 _log = structlog.get_logger(__name__)
 
@@ -179,11 +180,18 @@ class Dispatcher:
 
 
 def _pending(tx: Tx, caller: Caller, spec: CommandSpec, result: Result) -> dict[str, str]:
-    """Open jobs of the objects on a page."""
-    if not isinstance(result, Page) or spec.returns.kind is None:
+    """Open jobs of the objects on a page, by the UUIDs of these."""
+    kind = spec.returns.kind
+    if not isinstance(result, Page) or kind is None:
         return {}
-    uuids = [str(view["id"]) for view in result.views if view.get("id")]
-    return job.pending_of(tx, caller, spec.returns.kind, uuids) if uuids else {}
+    views = result.views
+    if isinstance(views, Columns):
+        found = job.pending_by_key(tx, caller, kind, views.keys)
+        if not found:
+            return {}
+        return {uuid: found[key] for key, uuid in zip(views.keys, views.fields["id"], strict=True) if key in found}
+    uuids = [str(view["id"]) for view in views if view.get("id")]
+    return job.pending_of(tx, caller, kind, uuids) if uuids else {}
 
 
 def _unavailable(entry: Entry, name: str) -> PileusError:

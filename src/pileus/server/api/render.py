@@ -5,12 +5,14 @@ import time
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, replace
 from functools import lru_cache
+from itertools import repeat
 from types import MappingProxyType
 from typing import Any
 
 import msgspec
 
 from pileus.server.api.command import CommandSpec, Page, Response, Started, Success, View
+from pileus.server.services.columns import Columns
 
 VERSION = "2.2.14"
 """The release of the API that answers are shaped after."""
@@ -38,17 +40,30 @@ class Answer:
 
 def answer(spec: CommandSpec, result: Result, *, as_json: bool, pending: Mapping[str, str] | None = None) -> Answer:
     """Render what a command returned, in its envelope. `pending`: open jobs by the UUID of their object."""
-    return envelope(spec.envelope, inner(spec.returns, result, pending or {}), as_json=as_json)
+    body = inner(spec.returns, result, pending or {}, as_records=as_json)
+    return envelope(spec.envelope, body, as_json=as_json)
 
 
-def inner(response: type[Response], result: Result, pending: Mapping[str, str] = MappingProxyType({})) -> Body:
-    """What stands inside the envelope: a list with its count, an object, a job, or success."""
+def inner(
+    response: type[Response],
+    result: Result,
+    pending: Mapping[str, str] = MappingProxyType({}),
+    *,
+    as_records: bool = False,
+) -> Body:
+    """What stands inside the envelope: a list with its count, an object, a job, or success.
+
+    With `as_records` a page of columns is a list of structs that only JSON is written from, not of mappings.
+    """
     if isinstance(result, Page):
         if result.count == 0:
             return {}
         if not result.views:
             return {"count": result.count}
-        listed = [_with_job(fields(response, view), pending) for view in result.views]
+        if as_records and isinstance(result.views, Columns):
+            return {"count": result.count, response.object_name: records(response, result.views, pending)}
+        views = result.views.views() if isinstance(result.views, Columns) else result.views
+        listed = [_with_job(fields(response, view), pending) for view in views]
         return {"count": result.count, response.object_name: listed}
     if isinstance(result, Started):
         return {"jobid": result.job} if result.id is None else {"id": result.id, "jobid": result.job}
@@ -78,10 +93,63 @@ def _with_job(rendered: dict[str, Any], pending: Mapping[str, str]) -> dict[str,
     return rendered
 
 
+def records(response: type[Response], columns: Columns, pending: Mapping[str, str]) -> list[msgspec.Struct]:
+    """What `fields` makes of every view, in as many steps as there are fields, with their open jobs."""
+    converters = {name: convert for name, _, convert in _table(response)[1]}
+    values: dict[str, Iterable[Any]] = {}
+    for name, column in columns.fields.items():
+        convert = converters.get(name)
+        values[name] = column if convert is None else [None if each is None else convert(each) for each in column]
+    for name, value in columns.same.items():
+        convert = converters.get(name)
+        values[name] = repeat(value if convert is None or value is None else convert(value), len(columns))
+    for name, part in columns.parts.items():
+        values[name] = part.of_each(records(_nested(response, name), part.columns, {}))
+    jobs = [pending.get(each) for each in columns.fields["id"]] if pending and "id" in columns.fields else ()
+    if jobs:
+        values |= {_JOB: jobs, _JOB_STATUS: [None if each is None else 0 for each in jobs]}
+    record, names = _record(response, frozenset(values))
+    return list(map(record, *[values[name] for name in names]))
+
+
+_JOB, _JOB_STATUS = "jobid", "jobstatus"
+
+
+_Record = tuple[Callable[..., msgspec.Struct], tuple[str, ...]]
+_records: dict[tuple[Any, frozenset[str]], _Record] = {}
+
+
+def _record(response: type[Response], given: frozenset[str]) -> _Record:
+    """A struct of those fields of a response that are given, None left out, and their names in its order."""
+    known = _records.get((response, given))
+    if known is None:
+        plain, converted = _table(response)
+        order = (*plain, *((name, wire) for name, wire, _ in converted))
+        wires = {name: wire for name, wire in order if name in given}
+        if _JOB in given and _JOB not in wires.values():
+            wires |= {_JOB: _JOB, _JOB_STATUS: _JOB_STATUS}
+        entries = [(f"f{place}", Any, None) for place in range(len(wires))]
+        renamed: Mapping[str, str] = {f"f{place}": wire for place, wire in enumerate(wires.values())}
+        record = msgspec.defstruct(response.__name__, entries, rename=renamed, omit_defaults=True, gc=False)
+        known = _records[response, given] = record, tuple(wires)
+    return known
+
+
+def _nested(response: type[Response], name: str) -> type[Response]:
+    nested = next((field.nested for field in response.fields if field.name == name), None)
+    if nested is None:
+        raise TypeError(f"{response.__name__}.{name} has no views within it")
+    return nested
+
+
+_MINUTES = tuple(f"T{minute // 60:02}:{minute % 60:02}:" for minute in range(1440))
+_SECONDS = tuple(f"{second:02}+0000" for second in range(60))
+
+
 def date(ms: int) -> str:
     """An instant as the API writes it: UTC, whole seconds, `+0000`."""
     days, seconds = divmod(ms // 1000, 86_400)
-    return f"{_day(days)}T{seconds // 3600:02}:{seconds // 60 % 60:02}:{seconds % 60:02}+0000"
+    return _day(days) + _MINUTES[seconds // 60] + _SECONDS[seconds % 60]
 
 
 @lru_cache(4096)

@@ -8,7 +8,20 @@ from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, cast
 
-from sqlalchemy import Column, CompoundSelect, Connection, Delete, Insert, RowMapping, Select, Table, Update, insert
+from sqlalchemy import (
+    ARRAY,
+    Column,
+    CompoundSelect,
+    Connection,
+    Delete,
+    Float,
+    Insert,
+    RowMapping,
+    Select,
+    Table,
+    Update,
+    insert,
+)
 from sqlalchemy.engine import Dialect
 from sqlalchemy.exc import DBAPIError
 from sqlalchemy.sql.compiler import SQLCompiler
@@ -18,6 +31,10 @@ from pileus.server.db.transaction import Tx, note_conflict
 
 Row = RowMapping
 """A row by column names. It is a plain dict; the type says that it is read like any other row."""
+
+
+_FLOAT8 = 701
+"""PostgreSQL's number of the type of double precision."""
 
 
 @dataclass
@@ -33,7 +50,7 @@ class _Form:
     followed: tuple[str, str] | None = None
     """What of a table whose changes are logged it changes: see `changes.followed_by`."""
     names: tuple[str, ...] = ()
-    """Names of the columns it answers, known after the first run."""
+    """Names of the columns it answers, known once rows were asked for by them."""
     lists: tuple[str, ...] = ()
     """Parameters that are lists. The statement is then written anew for each room that a list may need."""
     rooms: "dict[tuple[int, ...], _Form]" = field(default_factory=dict)
@@ -55,7 +72,7 @@ class Prepared:
     def all(self, tx: Tx, **values: Any) -> list[Row]:
         """All rows."""
         cursor, form = self._run(tx, values)
-        names = form.names
+        names = _names(form, cursor)
         rows = [dict(zip(names, row, strict=True)) for row in cursor.fetchall()]
         cursor.close()
         return cast(list[Row], rows)
@@ -71,8 +88,9 @@ class Prepared:
         """The first row, or None: for statements that can find one at most."""
         cursor, form = self._run(tx, values)
         row = cursor.fetchone()
+        names = _names(form, cursor)
         cursor.close()
-        return None if row is None else cast(Row, dict(zip(form.names, row, strict=True)))
+        return None if row is None else cast(Row, dict(zip(names, row, strict=True)))
 
     def scalar(self, tx: Tx, **values: Any) -> Any:
         """First column of the first row, or None."""
@@ -109,11 +127,6 @@ class Prepared:
         if form.followed is not None and cursor.rowcount != 0:
             subject, parameter = form.followed
             changes.noted(connection, subject, given[parameter] if parameter else 0)
-        if not form.names and cursor.description:
-            names = tuple(column[0] for column in cursor.description)
-            if len(set(names)) != len(names):
-                raise ValueError(f"two columns of one name: {form.sql}")
-            form.names = names
         return cursor, form
 
     def _form(self, dialect: Dialect) -> _Form:
@@ -158,6 +171,15 @@ class Insertion(Prepared):
         return self._forms.setdefault(dialect.name, _form(statement, dialect, self._columns))
 
 
+def _names(form: _Form, cursor: Any) -> tuple[str, ...]:
+    if not form.names:
+        names = tuple(column[0] for column in cursor.description)
+        if len(set(names)) != len(names):
+            raise ValueError(f"two columns of one name: {form.sql}")
+        form.names = names
+    return form.names
+
+
 def _filled(values: Collection[Any]) -> list[Any]:
     """The values, and the last again until there is a power of two: so few lengths have statements of their own."""
     found = list(values)
@@ -174,12 +196,15 @@ def _form(
     compiled = statement.compile(dialect=dialect, column_keys=columns)
     assert isinstance(compiled, SQLCompiler)  # noqa: S101 (what every statement compiles to)
     for bind in compiled.binds.values():
-        kind = bind.type.dialect_impl(dialect)
-        if kind.bind_processor(dialect) is not None:
+        # Lists are passed as they are: what may convert is their entries.
+        given = bind.type.item_type if isinstance(bind.type, ARRAY) else bind.type
+        if given.dialect_impl(dialect).bind_processor(dialect) is not None:
             raise TypeError(f"parameter {bind.key} has a type that converts values")
     for entry in compiled._result_columns or ():
         kind = entry.type.dialect_impl(dialect)
-        if kind.result_processor(dialect, None) is not None:
+        # PostgreSQL's dialect must know which number it is asked about.
+        number = _FLOAT8 if isinstance(entry.type, Float) else None
+        if kind.result_processor(dialect, number) is not None:
             raise TypeError(f"column {entry.name} has a type that converts values")
     # Lists of constants are written out; what is passed with each run is not known yet.
     wanted = [bind.key for bind in compiled.binds.values() if bind.required]

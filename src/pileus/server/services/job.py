@@ -1,6 +1,6 @@
 """What callers learn of jobs: whether they are done, with what result, and which jobs are open."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -125,6 +125,21 @@ def pending_of(tx: Tx, caller: Caller, kind: type[Entity], uuids: list[str]) -> 
         return {}
     askable = visibility.scope(caller, list_all=True, tx=tx).where(jobs.account_column, jobs.domain_column)
     return jobs.pending_of(tx, names, KINDS[kind].table, uuids, askable)
+
+
+def pending_by_key(tx: Tx, caller: Caller, kind: type[Entity], keys: Sequence[int]) -> dict[int, str]:
+    """As `pending_of`, by keys: for pages that know them."""
+    names = INSTANCE_KINDS.get(kind)
+    if names is None:
+        return {}
+    found = jobs.pending_by_key(tx, names, keys)
+    if not found:
+        return {}
+    askable = visibility.scope(caller, list_all=True, tx=tx)
+    if not askable.everything:
+        theirs = jobs.among_jobs(tx, [row[1] for row in found], askable.where(jobs.account_column, jobs.domain_column))
+        found = [row for row in found if row[1] in theirs]
+    return {key: uuid for key, _, uuid in found}
 
 
 def _status(row: RowMapping) -> JobStatus:

@@ -1,23 +1,23 @@
-"""Guests as the API shows them: one page of rows, then one lookup per related table, however long the page is."""
+"""Guests as the API shows them: the keys of one page, then a lookup per related table, however long the page is."""
 
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections import Counter
+from collections.abc import Collection, Mapping, Sequence
+from operator import itemgetter
 from typing import Any
 
 from pileus.server.auth.visibility import scope
 from pileus.server.db.queries import vm as vms
-from pileus.server.db.queries.page import AnyRow, Lookup
-from pileus.server.db.tables.account import account, domain
-from pileus.server.db.tables.host import host
-from pileus.server.db.tables.network import network, nic
+from pileus.server.db.queries.page import Lookup
 from pileus.server.db.tables.offering import service_offering
 from pileus.server.db.tables.place import zone
 from pileus.server.db.tables.template import os_type, template
-from pileus.server.db.tables.vm import instance_group, vm, vm_stats
+from pileus.server.db.tables.vm import instance_group, vm
 from pileus.server.db.transaction import Tx
 from pileus.server.domain.caller import Caller
 from pileus.server.domain.errors import ParameterError
 from pileus.server.domain.network import GuestIpType
 from pileus.server.domain.vm import VmState
+from pileus.server.services.columns import Columns, Parts, looked_up
 from pileus.server.services.paging import bounds
 
 PRESENT = "present"
@@ -51,7 +51,7 @@ def list_page(
     for_virtual_network: bool | None,
     page: int | None,
     page_size: int | None,
-) -> tuple[list[dict[str, Any]], int]:
+) -> tuple[Columns, int]:
     """Guests that the caller asks for and may see; destroyed ones are shown to administrators only."""
     offset, limit = bounds(tx, page, page_size)
     by_id = vm_id is not None or vm_ids is not None
@@ -65,7 +65,7 @@ def list_page(
         tx=tx,
     )
     wanted = {*(vm_ids or ()), *((vm_id,) if vm_id is not None else ())}
-    rows, count = vms.list_page(
+    found, count = vms.list_page(
         tx,
         allowed.where(vm.c.account_id, vm.c.domain_id),
         whose=allowed.name,
@@ -89,85 +89,65 @@ def list_page(
         offset=offset,
         limit=limit,
     )
-    return views(tx, caller, rows), count
+    rows = vms.listed(tx, found, see_destroyed=caller.is_admin and _state(state) != PRESENT)
+    return _views(tx, caller, rows), count
 
 
 def view(tx: Tx, caller: Caller, vm_id: int) -> dict[str, Any]:
     """One guest, as lists show it; also one that is gone already, for the result of the job that removed it."""
-    return views(tx, caller, [vms.shown(tx, vm_id)])[0]
+    rows = vms.SHOWN.rows(tx, [vm_id])
+    if not rows:
+        raise LookupError(f"no virtual machine {vm_id}")
+    return _views(tx, caller, rows).views()[0]
 
 
-_accounts = Lookup(account, "name")
-_domains = Lookup(domain, "uuid", "name")
-_zones = Lookup(zone, "uuid", "name")
-_hosts = Lookup(host, "uuid", "name")
-_offerings = Lookup(service_offering, "uuid", "name", "cpus", "cpu_mhz", "ram_mib")
-_templates = Lookup(template, "uuid", "name", "display_text")
-_os_types = Lookup(os_type, "uuid", "name")
-_networks = Lookup(network, "uuid", "name", "guest_ip_type", "vnet", "isolation")
-_groups = Lookup(instance_group, "name", "uuid")
-_stats = Lookup(vm_stats, "cpu_used", "received_bytes", "sent_bytes", key="vm_id")
-_cards = Lookup(
-    nic,
-    *("uuid", "network_id", "netmask", "gateway", "ip", "mac", "is_default", "device_id", "traffic_type"),
-    key="vm_id",
-    where=(nic.c.live == 1,),
+_zones = Lookup(zone.c.id, zone.c.uuid.label("zone_id"), zone.c.name.label("zone_name"))
+_offerings = Lookup(
+    service_offering.c.id,
+    service_offering.c.uuid.label("service_offering_id"),
+    service_offering.c.name.label("service_offering_name"),
+    service_offering.c.cpus.label("cpu_number"),
+    service_offering.c.cpu_mhz.label("cpu_speed"),
+    service_offering.c.ram_mib.label("memory"),
 )
+_templates = Lookup(
+    template.c.id,
+    template.c.uuid.label("template_id"),
+    template.c.name.label("template_name"),
+    template.c.display_text.label("template_display_text"),
+)
+_os_types = Lookup(os_type.c.id, os_type.c.uuid.label("guest_os_id"), os_type.c.name.label("os_display_name"))
+_groups = Lookup(instance_group.c.id, instance_group.c.uuid.label("group_id"), instance_group.c.name.label("group"))
 
 _SAME = {"root_device_id": 0, "root_device_type": "ROOT", "security_group": [], "tags": [], "affinity_group": []}
-"""What is said of every guest alike."""
 
-Parts = Mapping[Any, Mapping[str, Any]]
-"""What the rows of a related table add to a view, by key; the same part goes into every view that needs it."""
+_AS_THEY_ARE = ("id", "name", "display_name", "created", "state", "key_pair", "hypervisor", "account")
+_FOR_ADMINISTRATORS = ("instance_name", "host_id", "host_name")
 
 
-def views(tx: Tx, caller: Caller, rows: Sequence[AnyRow]) -> list[dict[str, Any]]:
-    """Many guests (rows of `vms.SHOWN`), in a fixed number of queries."""
-    inner = caller.is_admin
-    cards = _cards.grouped(tx, (row.id for row in rows))
-    networks = _network_parts(tx, cards, inner=inner)
-    accounts = _parts(tx, _accounts, (row.account_id for row in rows), "account")
-    domains = _parts(tx, _domains, (row.domain_id for row in rows), "domain_id", "domain")
-    zones = _parts(tx, _zones, (row.zone_id for row in rows), "zone_id", "zone_name")
-    groups = _parts(tx, _groups, (row.group_id for row in rows), "group", "group_id")
-    hosts = _parts(tx, _hosts, (row.host_id for row in rows), "host_id", "host_name") if inner else {}
-    os_types = _parts(tx, _os_types, (row.os_type_id for row in rows), "guest_os_id", "os_display_name")
-    sizes = ("service_offering_id", "service_offering_name", "cpu_number", "cpu_speed", "memory")
-    offerings = _parts(tx, _offerings, (row.service_offering_id for row in rows), *sizes)
-    names = ("template_id", "template_name", "template_display_text")
-    templates = _parts(tx, _templates, (row.template_id for row in rows), *names)
-    loads = _load_parts(tx, [row.id for row in rows if row.state == VmState.RUNNING])
-    found = []
-    nothing: Mapping[str, Any] = {}
-    for row in rows:
-        (vm_id, uuid, instance_name, name, display_name, account_id, domain_id, zone_id, state) = row[:9]
-        (offering_id, template_id, os_type_id, hypervisor, host_id, group_id, key_pair) = row[9:16]
-        (ha, password_enabled, created_at) = row[16:19]
-        view = {
-            "id": uuid,
-            "name": name,
-            "display_name": display_name,
-            "created": created_at,
-            "state": state,
-            "ha_enable": bool(ha),
-            "key_pair": key_pair,
-            "password_enabled": bool(password_enabled),
-            "hypervisor": hypervisor,
-            **accounts[account_id],
-            **domains[domain_id],
-            **zones[zone_id],
-            **offerings[offering_id],
-            **templates.get(template_id, nothing),
-            **os_types.get(os_type_id, nothing),
-            **groups.get(group_id, nothing),
-            **loads.get(vm_id, nothing),
-            **_SAME,
-            **_nics(cards.get(vm_id, ()), networks),
-        }
-        if inner:
-            view |= {"instance_name": instance_name, **hosts.get(host_id, nothing)}
-        found.append(view)
-    return found
+def _views(tx: Tx, caller: Caller, rows: Sequence[tuple[Any, ...]]) -> Columns:
+    """Guests (rows of `vms.SHOWN`), in a fixed number of queries."""
+    if not rows:
+        return Columns((), {})
+    keys, *values = zip(*rows, strict=True)
+    of = dict(zip(vms.SHOWN.names, values, strict=True))
+    cards = _Cards(tx, keys, inner=caller.is_admin)
+    as_they_are = (*_AS_THEY_ARE, "domain_id", "domain", *(_FOR_ADMINISTRATORS if caller.is_admin else ()))
+    fields = {
+        **{name: of[name] for name in as_they_are},
+        "ha_enable": [bool(each) for each in of["ha"]],
+        "password_enabled": [bool(each) for each in of["password_enabled"]],
+        "cpu_used": [None if each is None else f"{each:.2f}%" for each in of["cpu_used"]],
+        "network_kbs_read": [None if each is None else each // 1024 for each in of["received_bytes"]],
+        "network_kbs_write": [None if each is None else each // 1024 for each in of["sent_bytes"]],
+        **looked_up(tx, _zones, of["zone_id"]),
+        **looked_up(tx, _offerings, of["service_offering_id"]),
+        **looked_up(tx, _templates, of["template_id"]),
+        **looked_up(tx, _os_types, of["os_type_id"]),
+        **looked_up(tx, _groups, of["group_id"]),
+        **cards.told_of_guests(),
+    }
+    return Columns(keys, fields, same=_SAME, parts={"nic": cards.parts()})
 
 
 def _state(text: str | None) -> str | None:
@@ -179,56 +159,49 @@ def _state(text: str | None) -> str | None:
     raise ParameterError(f"state must be one of {', '.join(VmState)}, {PRESENT}; got {text!r}", parameter="state")
 
 
-def _parts(tx: Tx, lookup: Lookup, keys: Iterable[int | None], *names: str) -> Parts:
-    return {key: dict(zip(names, row, strict=True)) for key, *row in lookup.rows(tx, keys)}
+class _Cards:
+    """The cards of some guests, by guest and device, and what the default ones say of their guests."""
 
+    def __init__(self, tx: Tx, guests: Sequence[int], *, inner: bool) -> None:
+        rows = vms.CARDS.rows(tx, guests)
+        # By guest, then by device: the first two columns.
+        rows.sort(key=itemgetter(0, 1))
+        owners, *values = zip(*rows, strict=True) if rows else [()] * (len(vms.CARDS.names) + 1)
+        self._guests = guests
+        self._inner = inner
+        self._owners: Sequence[int] = owners
+        self._of: Mapping[str, Sequence[Any]] = dict(zip(vms.CARDS.names, values, strict=True))
 
-def _load_parts(tx: Tx, running: list[int]) -> Parts:
-    return {
-        vm_id: {
-            "cpu_used": f"{cpu_used:.2f}%",
-            "network_kbs_read": received_bytes // 1024,
-            "network_kbs_write": sent_bytes // 1024,
+    def parts(self) -> Parts:
+        """The cards as the API shows them."""
+        of, same = self._of, ("id", "netmask", "gateway", "ip_address", "mac_address", "traffic_type", "type")
+        fields = {
+            **{name: of[name] for name in (*same, "network_id", "network_name")},
+            "is_default": [bool(each) for each in of["is_default"]],
+            "device_id": [str(each) for each in of["device_id"]],
         }
-        for vm_id, cpu_used, received_bytes, sent_bytes in _stats.rows(tx, running)
-    }
+        if self._inner:
+            uris = [
+                None if vnet is None else f"{isolation}://{vnet}"
+                for isolation, vnet in zip(of["isolation"], of["vnet"], strict=True)
+            ]
+            fields |= {"isolation_uri": uris, "broadcast_uri": uris}
+        counts = Counter(self._owners)
+        return Parts(Columns(self._owners, fields), [counts[guest] for guest in self._guests])
 
-
-def _network_parts(tx: Tx, cards: Mapping[int, Sequence[AnyRow]], *, inner: bool) -> Parts:
-    found = {}
-    used = {card.network_id for each in cards.values() for card in each}
-    for key, uuid, name, kind, vnet, isolation in _networks.rows(tx, used):
-        part = {"network_id": uuid, "network_name": name, "type": kind}
-        if inner and vnet is not None:
-            uri = f"{isolation}://{vnet}"
-            part |= {"isolation_uri": uri, "broadcast_uri": uri}
-        found[key] = part
-    return found
-
-
-def _nics(cards: Sequence[AnyRow], networks: Parts) -> dict[str, Any]:
-    """The cards in order of their devices, and what the default one says of the guest."""
-    if not cards:
-        return {"nic": []}
-    if len(cards) > 1:
-        cards = sorted(cards, key=lambda card: int(card.device_id))
-    shown = []
-    first: dict[str, Any] | None = None
-    for _, uuid, network_id, netmask, gateway, ip, mac, is_default, device_id, traffic_type in cards:
-        card = {
-            "id": uuid,
-            "netmask": netmask,
-            "gateway": gateway,
-            "ip_address": ip,
-            "mac_address": mac,
-            "is_default": bool(is_default),
-            "device_id": str(device_id),
-            "traffic_type": traffic_type,
-            **networks[network_id],
+    def told_of_guests(self) -> dict[str, Sequence[Any]]:
+        """What the default card says of a guest; the first one, where none is the default."""
+        best: dict[int, int] = {}
+        for place in reversed(range(len(self._owners))):
+            guest = self._owners[place]
+            if guest not in best or self._of["is_default"][place] or not self._of["is_default"][best[guest]]:
+                best[guest] = place
+        addresses, kinds = self._of["ip_address"], self._of["type"]
+        places = [best.get(guest) for guest in self._guests]
+        return {
+            "ip_address": [None if place is None else addresses[place] for place in places],
+            "for_virtual_network": [
+                None if place is None or kinds[place] is None else kinds[place] == GuestIpType.VIRTUAL
+                for place in places
+            ],
         }
-        shown.append(card)
-        if is_default and first is None:
-            first = card
-    first = first or shown[0]
-    virtual = first["type"] == GuestIpType.VIRTUAL if first["type"] is not None else None
-    return {"nic": shown, "ip_address": first["ip_address"], "for_virtual_network": virtual}

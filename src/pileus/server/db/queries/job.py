@@ -1,12 +1,14 @@
 """Jobs as their owners see them. How they run is the business of `server.jobs`."""
 
-from collections.abc import Collection
+from collections.abc import Collection, Iterable
+from functools import cache
+from operator import itemgetter
 from typing import Any
 
 from sqlalchemy import Column, ColumnElement, RowMapping, Table, select
 
 from pileus.server.db.dialect import among, as_parameter
-from pileus.server.db.queries.page import page
+from pileus.server.db.queries.page import Lookup, page
 from pileus.server.db.tables.account import account, users
 from pileus.server.db.tables.job import job
 from pileus.server.db.transaction import Tx
@@ -42,6 +44,23 @@ def pending_of(
     )
     keys = {"keys": as_parameter(uuids, tx.connection.dialect.name)}
     return {str(row.thing): str(row.job) for row in tx.execute(found, keys)}
+
+
+def pending_by_key(tx: Tx, names: tuple[str, ...], keys: Iterable[int]) -> list[tuple[int, int, str]]:
+    """Key of a thing, key and UUID of an open job on it, for the things of these keys; the newest job last."""
+    rows = _open_jobs(names).rows(tx, keys)
+    return sorted(((key, job_id, uuid) for key, job_id, uuid, parent in rows if parent is None), key=itemgetter(1))
+
+
+def among_jobs(tx: Tx, job_ids: Collection[int], where: list[ColumnElement[bool]]) -> set[int]:
+    """Which of some jobs are those of `where`."""
+    return set(tx.execute(select(job.c.id).where(job.c.id.in_(job_ids), *where)).scalars())
+
+
+@cache
+def _open_jobs(names: tuple[str, ...]) -> Lookup:
+    of_kind = job.c.instance_kind.in_(names)
+    return Lookup(job.c.instance_id, job.c.id, job.c.uuid, job.c.parent_id, where=[is_open, of_kind])
 
 
 def owners(tx: Tx, account_ids: set[int], user_ids: set[int]) -> tuple[dict[int, str], dict[int, str]]:

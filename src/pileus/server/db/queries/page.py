@@ -1,18 +1,15 @@
 """The shape of every list page: one page of the main table by key, then one IN lookup per related table."""
 
-from collections import defaultdict
 from collections.abc import Collection, Hashable, Iterable, Sequence
 from functools import cache
-from typing import Any, TypeAlias
+from typing import Any
 
-from sqlalchemy import Column, ColumnElement, FromClause, Row, RowMapping, Select, Table, func, select
+from sqlalchemy import Column, ColumnElement, FromClause, Label, RowMapping, Select, Table, func, select
 
 from pileus.server.db.dialect import among, as_parameter
+from pileus.server.db.prepared import Prepared
 from pileus.server.db.queries.roll import LONG, page_keys, write
 from pileus.server.db.transaction import Tx
-
-AnyRow: TypeAlias = Row[*tuple[Any, ...]]
-"""A row of columns that are known by their order."""
 
 
 def page(
@@ -30,32 +27,29 @@ def page(
     return rows, _count(tx, table, where, len(rows), offset, limit)
 
 
-def page_of(
+def page_of_keys(
     tx: Tx,
-    columns: Sequence[Column[Any]],
+    table: Table,
     where: Collection[ColumnElement[bool]],
     *,
     offset: int,
     limit: int,
     known_as: Hashable = None,
-) -> tuple[Sequence[AnyRow], int]:
-    """As `page`, but only some columns of the table, as tuples, in order of `id`: what hot lists need.
+) -> tuple[Sequence[int], int]:
+    """As `page`, but only the rows' keys, in order: what they show is then read by `Lookup`s, whatever was asked for.
 
     `known_as` names the conditions of a list that may have a roll (`queries.roll`).
     """
-    table = columns[0].table
-    assert isinstance(table, Table)  # noqa: S101 (an alias has no roll)
-    rolled = None if known_as is None else page_keys(tx, table, where, known_as, offset=offset, limit=limit)
-    if rolled is not None:
-        keys, count = rolled
-        dialect = tx.connection.dialect.name
-        found = select(*columns).where(*where, among(table.c.id, dialect)).order_by(table.c.id)
-        return tx.execute(found, {"keys": as_parameter(keys, dialect)}).all() if keys else (), count
-    rows = tx.execute(select(*columns).where(*where).order_by(table.c.id).offset(offset).limit(limit)).all()
-    count = _count(tx, table, where, len(rows), offset, limit)
+    if known_as is not None:
+        rolled = page_keys(tx, table, where, known_as, offset=offset, limit=limit)
+        if rolled is not None:
+            return rolled
+    found = select(table.c.id).where(*where).order_by(table.c.id).offset(offset).limit(limit)
+    keys = tx.execute(found).scalars().all()
+    count = _count(tx, table, where, len(keys), offset, limit)
     if known_as is not None and count >= LONG:
         write(tx, table, where, known_as)
-    return rows, count
+    return keys, count
 
 
 def _count(
@@ -67,41 +61,44 @@ def _count(
 
 
 class Lookup:
-    """Some columns of the rows of a table whose `key` is among the given ones, in one statement that is made once.
+    """Columns of the rows whose `key` is among the given ones, in one statement that is prepared once.
 
-    Rows are tuples of the columns in their order; `key` need not be one of them. `where` bounds the rows further.
+    Rows are tuples: the key, then the columns in their order. `source` joins further tables to the key's; `where`
+    bounds the rows, but must not make another index look better than the key's; `in_order` sorts them by key, which
+    must then be the table's own.
     """
 
     def __init__(
-        self, table: Table, *columns: str, key: str = "id", where: Collection[ColumnElement[bool]] = ()
+        self,
+        key: Column[Any],
+        *columns: Column[Any] | Label[Any],
+        source: FromClause | None = None,
+        where: Collection[ColumnElement[bool]] = (),
+        in_order: bool = False,
     ) -> None:
-        self._key = table.c[key]
-        self._columns = [table.c[name] for name in columns]
-        self._where = tuple(where)
-        self._statements: dict[str, Select[*tuple[Any, ...]]] = {}
+        found = select(key, *columns).select_from(key.table if source is None else source).where(*where)
+        self.names = tuple(column.name for column in columns)
+        """Of the columns; a label says another name."""
+        self.place = {name: place for place, name in enumerate(self.names, 1)}
+        """Where in a row a column is."""
+        self._key = key
+        self._found = found.order_by(key) if in_order else found
+        self._prepared: dict[str, Prepared] = {}
 
-    def rows(self, tx: Tx, keys: Iterable[Any]) -> Sequence[AnyRow]:
-        """The key, then the columns, of every row."""
+    def rows(self, tx: Tx, keys: Iterable[Any]) -> list[tuple[Any, ...]]:
+        """Every row of these keys; None is nobody's."""
         wanted = {key for key in keys if key is not None}
         if not wanted:
-            return ()
+            return []
         dialect = tx.connection.dialect.name
-        statement = self._statements.get(dialect)
-        if statement is None:
-            statement = select(self._key, *self._columns).where(*self._where, among(self._key, dialect))
-            self._statements[dialect] = statement
-        return tx.execute(statement, {"keys": as_parameter(wanted, dialect)}).all()
+        prepared = self._prepared.get(dialect)
+        if prepared is None:
+            prepared = self._prepared[dialect] = Prepared(self._found.where(among(self._key, dialect)))
+        return prepared.tuples(tx, keys=as_parameter(wanted, dialect))
 
-    def by_key(self, tx: Tx, keys: Iterable[Any]) -> dict[Any, AnyRow]:
+    def by_key(self, tx: Tx, keys: Iterable[Any]) -> dict[Any, tuple[Any, ...]]:
         """The rows by key, of which each has one."""
         return {row[0]: row for row in self.rows(tx, keys)}
-
-    def grouped(self, tx: Tx, keys: Iterable[Any]) -> defaultdict[Any, list[AnyRow]]:
-        """The rows by key, of which each has any number."""
-        found: defaultdict[Any, list[AnyRow]] = defaultdict(list)
-        for row in self.rows(tx, keys):
-            found[row[0]].append(row)
-        return found
 
 
 def related(

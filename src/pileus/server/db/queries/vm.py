@@ -1,14 +1,16 @@
 """Guests as workflows and services see them, and the rows of a list page."""
 
-from collections.abc import Collection, Hashable, Mapping, Sequence
+from collections.abc import Collection, Hashable, Iterable, Mapping, Sequence
 from typing import Any
 
-from sqlalchemy import ColumnElement, Integer, RowMapping, bindparam, delete, func, or_, select
+from sqlalchemy import ColumnElement, Integer, RowMapping, and_, bindparam, delete, func, or_, select
 
 from pileus.server.db import rows
 from pileus.server.db.prepared import Prepared
 from pileus.server.db.queries import roll
-from pileus.server.db.queries.page import AnyRow, like, page_of
+from pileus.server.db.queries.page import Lookup, like, page_of_keys
+from pileus.server.db.tables.account import account, domain
+from pileus.server.db.tables.host import host
 from pileus.server.db.tables.job import job
 from pileus.server.db.tables.network import guest_data, network, nic
 from pileus.server.db.tables.offering import service_offering
@@ -19,15 +21,35 @@ from pileus.server.domain.network import GuestIpType
 from pileus.server.domain.storage import VolumeState
 from pileus.server.domain.vm import OUT_OF_SIGHT, VmKind, VmState
 
-SHOWN = tuple(
-    vm.c[name]
-    for name in (
-        *("id", "uuid", "instance_name", "name", "display_name", "account_id", "domain_id", "zone_id", "state"),
-        *("service_offering_id", "template_id", "os_type_id", "hypervisor", "host_id", "group_id", "key_pair"),
-        *("ha", "password_enabled", "created_at"),
-    )
+_SHOWN = (
+    *(vm.c.uuid.label("id"), vm.c.name, vm.c.display_name, vm.c.instance_name, vm.c.state, vm.c.hypervisor),
+    *(vm.c.key_pair, vm.c.created_at.label("created"), vm.c.ha, vm.c.password_enabled),
+    *(vm.c.zone_id, vm.c.service_offering_id, vm.c.template_id, vm.c.os_type_id, vm.c.group_id),
+    *(account.c.name.label("account"), domain.c.uuid.label("domain_id"), domain.c.name.label("domain")),
+    *(host.c.uuid.label("host_id"), host.c.name.label("host_name")),
+    *(vm_stats.c.cpu_used, vm_stats.c.received_bytes, vm_stats.c.sent_bytes, vm.c.live),
 )
-"""What lists show of a guest itself, in this order."""
+# Outer joins, so that every database begins with the guests; only running ones have a load.
+_WITH_OWNER_AND_HOST = (
+    vm.outerjoin(account, account.c.id == vm.c.account_id)
+    .outerjoin(domain, domain.c.id == vm.c.domain_id)
+    .outerjoin(host, host.c.id == vm.c.host_id)
+    .outerjoin(vm_stats, and_(vm_stats.c.vm_id == vm.c.id, vm.c.state == str(VmState.RUNNING)))
+)
+SHOWN = Lookup(vm.c.id, *_SHOWN, source=_WITH_OWNER_AND_HOST, in_order=True)
+"""What is shown of guests themselves, removed or not, in order of their keys. Columns that end in `_id` are keys, but
+for `domain_id` and `host_id`."""
+
+CARDS = Lookup(
+    nic.c.vm_id,
+    *(nic.c.device_id, nic.c.uuid.label("id"), nic.c.netmask, nic.c.gateway, nic.c.ip.label("ip_address")),
+    *(nic.c.mac.label("mac_address"), nic.c.is_default, nic.c.traffic_type),
+    *(network.c.uuid.label("network_id"), network.c.name.label("network_name")),
+    *(network.c.guest_ip_type.label("type"), network.c.vnet, network.c.isolation),
+    source=nic.outerjoin(network, network.c.id == nic.c.network_id),
+    where=[nic.c.live == 1],
+)
+"""Cards of guests and the networks they are on, by the guests' keys."""
 
 
 def by_id(tx: Tx, vm_id: int) -> RowMapping:
@@ -38,12 +60,12 @@ def by_id(tx: Tx, vm_id: int) -> RowMapping:
     return row
 
 
-def shown(tx: Tx, vm_id: int) -> AnyRow:
-    """`SHOWN` of the VM, removed or not."""
-    row = tx.execute(select(*SHOWN).where(vm.c.id == vm_id)).one_or_none()
-    if row is None:
-        raise LookupError(f"no virtual machine {vm_id}")
-    return row
+def listed(tx: Tx, keys: Iterable[int], *, see_destroyed: bool) -> list[tuple[Any, ...]]:
+    """`SHOWN` of the guests of a page. Where reads are no snapshot, a guest may be gone since its key was found."""
+    # Asked in SQL, this would be answered by an index of what is live before one of the keys.
+    state, live = SHOWN.place["state"], SHOWN.place["live"]
+    rows = SHOWN.rows(tx, keys)
+    return [row for row in rows if row[live] == 1 and (see_destroyed or row[state] not in OUT_OF_SIGHT)]
 
 
 def offering_of(tx: Tx, row: Mapping[Any, Any]) -> RowMapping:
@@ -180,8 +202,8 @@ def list_page(
     for_virtual_network: bool | None,
     offset: int,
     limit: int,
-) -> tuple[Sequence[AnyRow], int]:
-    """One page of guests, `SHOWN` of each; `state` "present" means all that are not destroyed.
+) -> tuple[Sequence[int], int]:
+    """Keys of one page of guests, and the number of all; `state` "present" means all that are not destroyed.
 
     `where` says whose, and so does `whose`, as a name: None if the guests of the same name may be others later.
     """
@@ -208,9 +230,8 @@ def list_page(
     if keyword:
         columns = (vm.c.name, vm.c.display_name, vm.c.instance_name, vm.c.state)
         conditions.append(or_(*(like(column, keyword) for column in columns)))
-    gone = [str(s) for s in OUT_OF_SIGHT]
     if not see_destroyed or state == "present":
-        conditions.append(vm.c.state.not_in(gone))
+        conditions.append(vm.c.state.not_in([str(s) for s in OUT_OF_SIGHT]))
     if state is not None and state != "present":
         conditions.append(vm.c.state == state)
     if network_id is not None:
@@ -233,7 +254,7 @@ def list_page(
     )
     unmarked = any(each is not None for each in others) or state not in (None, "present")
     known_as = None if whose is None or unmarked else (whose, zone_id, see_destroyed and state is None)
-    return page_of(tx, SHOWN, conditions, offset=offset, limit=limit, known_as=known_as)
+    return page_of_keys(tx, vm, conditions, offset=offset, limit=limit, known_as=known_as)
 
 
 def _has_nic(*conditions: ColumnElement[bool]) -> ColumnElement[bool]:
