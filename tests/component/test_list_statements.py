@@ -7,6 +7,7 @@ from sqlalchemy import ColumnElement, String, Table, UniqueConstraint, func, ins
 
 from pileus.server.api.command import CommandSpec, parameters, registry
 from pileus.server.auth.kinds import KINDS
+from pileus.server.db.dialect import pass_given_keys
 from pileus.server.db.tables import metadata
 from pileus.server.db.tables.column import new_uuid
 from pileus.server.db.tables.job import job
@@ -84,6 +85,7 @@ def multiply(tx: Tx, table: Table, *where: ColumnElement[bool], copies: int = MO
                 if any(foreign.column is table.c.id for foreign in column.foreign_keys):
                     for belonging in tx.all(select(other).where(column == pattern["id"])):
                         tx.execute(insert(other).values({**belonging, column.name: key}))
+    pass_given_keys(tx.connection, table)
 
 
 def unique_texts(table: Table) -> dict[str, int]:

@@ -33,10 +33,6 @@ Row = RowMapping
 """A row by column names. It is a plain dict; the type says that it is read like any other row."""
 
 
-_FLOAT8 = 701
-"""PostgreSQL's number of the type of double precision."""
-
-
 @dataclass
 class _Form:
     """A statement as one dialect says it. `defaults` are values of parameters that nobody passes."""
@@ -80,7 +76,7 @@ class Prepared:
     def tuples(self, tx: Tx, **values: Any) -> list[tuple[Any, ...]]:
         """All rows, each as a tuple of its columns."""
         cursor, _ = self._run(tx, values)
-        found: list[tuple[Any, ...]] = cursor.fetchall()
+        found = list(cursor.fetchall())
         cursor.close()
         return found
 
@@ -201,10 +197,9 @@ def _form(
         if given.dialect_impl(dialect).bind_processor(dialect) is not None:
             raise TypeError(f"parameter {bind.key} has a type that converts values")
     for entry in compiled._result_columns or ():
-        kind = entry.type.dialect_impl(dialect)
-        # PostgreSQL's dialect must know which number it is asked about.
-        number = _FLOAT8 if isinstance(entry.type, Float) else None
-        if kind.result_processor(dialect, number) is not None:
+        # Floats are what drivers give; dialects convert what might be decimals.
+        is_float = isinstance(entry.type, Float) and not entry.type.asdecimal
+        if not is_float and entry.type.dialect_impl(dialect).result_processor(dialect, None) is not None:
             raise TypeError(f"column {entry.name} has a type that converts values")
     # Lists of constants are written out; what is passed with each run is not known yet.
     wanted = [bind.key for bind in compiled.binds.values() if bind.required]
