@@ -6,7 +6,16 @@ import pytest
 from pileus.appliance.router.checks import check
 from pileus.appliance.router.errors import ConfigRefused
 from pileus.wire.operations import Reason
-from pileus.wire.router import FirewallRule, GuestData, Lease, PortForward, PublicAddress, RouterConfig, StaticNat
+from pileus.wire.router import (
+    FirewallRule,
+    GuestData,
+    Lease,
+    LoadBalancer,
+    PortForward,
+    PublicAddress,
+    RouterConfig,
+    StaticNat,
+)
 
 LEASE = Lease("02:00:00:00:00:05", "10.1.1.5", "web")
 OTHER = Lease("02:00:00:00:00:06", "10.1.1.6", "db")
@@ -16,6 +25,7 @@ FORWARD = PortForward("f1", "203.0.113.10", "tcp", 80, 89, "10.1.1.5", 8080, 808
 SECOND = PublicAddress("203.0.113.11", 24, "203.0.113.1")
 RULE = FirewallRule("r1", "203.0.113.10", "tcp", 80, 89, cidrs=("198.51.100.0/24", "0.0.0.0/0"))
 PING = FirewallRule("r2", "203.0.113.10", "icmp", icmp_type=8, icmp_code=0)
+BALANCER = LoadBalancer("b1", "203.0.113.10", 443, 8443, "roundrobin", ("10.1.1.5", "10.1.1.6"))
 GOOD = RouterConfig(
     network="n",
     generation=1,
@@ -64,6 +74,10 @@ def ping(**changes: object) -> dict[str, object]:
 
 def static(ip: str = "203.0.113.11", guest_ip: str = "10.1.1.6", **changes: object) -> dict[str, object]:
     return {"public": (PUBLIC, SECOND), "static_nats": (StaticNat(ip, guest_ip),), **changes}
+
+
+def balancer(**changes: object) -> dict[str, object]:
+    return {"load_balancers": (msgspec.structs.replace(BALANCER, **changes),)}
 
 
 BAD = [
@@ -151,6 +165,17 @@ BAD = [
     (static(guest_ip="10.2.0.1"), "10.2.0.1"),
     (static(guest_ip="10.1.1.1"), "router's own"),
     (static(port_forwards=(msgspec.structs.replace(FORWARD, ip="203.0.113.11"),)), "same address"),
+    (static(load_balancers=(msgspec.structs.replace(BALANCER, ip="203.0.113.11"),)), "same address"),
+    (balancer(id="b1\nbind *:1"), "not an id"),
+    (balancer(ip="203.0.113.99"), "balancer 'b1': '203.0.113.99'"),
+    (balancer(port=0), "0-0"),
+    (balancer(guest_port=65536), "65536"),
+    (balancer(algorithm="first"), "algorithm 'first'"),
+    (balancer(members=("10.1.1.5", "10.1.2.5")), "10.1.2.5"),
+    (balancer(members=("10.1.1.5", "10.1.1.5")), "member of balancer 'b1'"),
+    (balancer(port=85), "balancer 'b1' and port forward 'f1' overlap"),
+    ({"load_balancers": (BALANCER, msgspec.structs.replace(BALANCER, port=444))}, "id of a balancer"),
+    ({"load_balancers": (BALANCER, msgspec.structs.replace(BALANCER, id="b2"))}, "address and port of balancers"),
     (static(static_nats=(StaticNat("203.0.113.11", "10.1.1.6"),) * 2), "address of a static NAT"),
 ]
 
@@ -207,6 +232,8 @@ def test_what_was_checked_is_asked_again_where_it_leans_on_what_changed() -> Non
         rule(cidrs=("198.51.100.7", "198.51.100.7/24")),
         ping(icmp_type=-1, icmp_code=-1),
         static(),
+        balancer(),
+        balancer(members=(), algorithm="source"),
         two_forwards(public_start=100, public_end=109),
     ],
 )

@@ -6,12 +6,29 @@ import re
 from collections.abc import Iterable
 from ipaddress import IPv4Interface, IPv4Network
 
-from pileus.appliance.router.public_checks import check_firewall, check_forwards, check_public, check_static_nats
+from pileus.appliance.router.public_checks import (
+    check_balancers,
+    check_firewall,
+    check_forwards,
+    check_public,
+    check_static_nats,
+)
 from pileus.appliance.router.values import guest_address, printable, refuse, unicast, unique
 from pileus.wire.router import GuestData, Lease, PublicAddress, RouterConfig
 
 SERVICES = frozenset(
-    {"dhcp", "dns", "gateway", "source-nat", "user-data", "password", "port-forwarding", "firewall", "static-nat"}
+    {
+        "dhcp",
+        "dns",
+        "gateway",
+        "source-nat",
+        "user-data",
+        "password",
+        "port-forwarding",
+        "firewall",
+        "static-nat",
+        "load-balancing",
+    }
 )
 PASSWORD_WORDS = frozenset({"saved_password", "bad_request"})
 MAX_USER_DATA_BYTES = 1024 * 1024
@@ -47,6 +64,7 @@ def check(config: RouterConfig, *, has_public_side: bool, before: RouterConfig |
     check_forwards(config, guest_network)
     check_firewall(config, before)
     check_static_nats(config, guest_network)
+    check_balancers(config, guest_network)
 
 
 def _place(config: RouterConfig) -> tuple[str, int]:

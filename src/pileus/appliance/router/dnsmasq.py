@@ -16,6 +16,7 @@ import structlog
 
 from pileus.appliance.router import leases, release
 from pileus.appliance.router.errors import StepFailed
+from pileus.appliance.router.processes import ended, named
 from pileus.appliance.router.programs import ENVIRONMENT, find, run
 from pileus.wire.router import RouterConfig
 
@@ -211,29 +212,9 @@ class Dnsmasq:
 
 async def end_leftovers(marker: str) -> None:
     """Kill every dnsmasq of this network namespace with argument `marker`: a killed appliance left it behind."""
-    ours = os.stat("/proc/self/ns/net").st_ino
-    left = _dnsmasqs(ours, marker)
-    for pid in left:
+    for pid in named("dnsmasq", marker):
         log.warning("ending a dnsmasq left behind", pid=pid)
         with contextlib.suppress(ProcessLookupError):
             os.kill(pid, signal.SIGKILL)
-    deadline = time.monotonic() + STOP_SECONDS
-    while _dnsmasqs(ours, marker):
-        if time.monotonic() > deadline:
+        if not await ended(pid, STOP_SECONDS):
             raise StepFailed("a dnsmasq left behind does not end")
-        await asyncio.sleep(POLL_SECONDS)
-
-
-def _dnsmasqs(network_namespace: int, marker: str) -> list[int]:
-    found = []
-    for entry in Path("/proc").iterdir():
-        if not entry.name.isdigit():
-            continue
-        # What ends while we look is not there.
-        with contextlib.suppress(OSError):
-            named = (entry / "comm").read_text().strip() == "dnsmasq"
-            if named and os.stat(entry / "ns/net").st_ino == network_namespace:
-                arguments = (entry / "cmdline").read_bytes().split(b"\0")
-                if marker.encode() in arguments:
-                    found.append(int(entry.name))
-    return found

@@ -13,6 +13,7 @@ from pileus.appliance.router.checks import check
 from pileus.appliance.router.dnsmasq import Dnsmasq
 from pileus.appliance.router.errors import ConfigRefused, StepFailed
 from pileus.appliance.router.firewall import Firewall
+from pileus.appliance.router.haproxy import Haproxy
 from pileus.appliance.router.nftables import nftables
 from pileus.appliance.router.pages import Pages
 from pileus.appliance.router.store import Applied, Store
@@ -53,12 +54,14 @@ class Router:
         self._dnsmasq = Dnsmasq(device=sides.guest, files=files, lease_file=self._store.lease_file)
         self._pages = Pages(frozenset(self._store.saved()), self._keep_saved)
         self._firewall = Firewall(nftables(), guest=sides.guest, public=sides.public)
+        self._haproxy = Haproxy(state / "haproxy")
         # Rules come before the addresses they guard, addresses before the services that listen on them.
         self._parts: tuple[Part, ...] = (
             self._firewall,
             Addresses(guest=sides.guest, public=sides.public),
             self._dnsmasq,
             self._pages,
+            self._haproxy,
         )
 
     async def restore(self) -> None:
@@ -96,6 +99,7 @@ class Router:
         """Stop the services; rules and addresses stay, so that a new start disturbs no connection."""
         async with self._lock:
             await self._dnsmasq.stop()
+            await self._haproxy.stop()
             await self._pages.apply(None)
 
     @property

@@ -32,6 +32,7 @@ from pileus.wire.router import RouterConfig
 DEVICES = ("eth0", "eth2")
 """The guide's names: eth0 is the guest side, eth2 the public one (eth1 is for control, which needs no card here)."""
 
+APPLIANCE = "pileus.appliance.router"
 START_SECONDS = 30.0
 END_SECONDS = 10.0
 GRACE_SECONDS = 2.0
@@ -162,8 +163,9 @@ class NamespaceRouters:
         name = life.router.name
         if await router_control.answers(self._socket(name)):
             return
-        # One that hangs holds the lock on its state: nobody can take its place while it is there.
-        await self._end_processes(name)
+        # One that hangs holds the lock on its state: nobody can take its place while it is there. What it started
+        # stays: the next one takes over running connections of balancers, and ends the rest.
+        await self._end_processes(name, program=APPLIANCE)
         process = self._spawn(life)
         deadline = time.monotonic() + START_SECONDS
         while not await router_control.answers(self._socket(name)):
@@ -175,7 +177,7 @@ class NamespaceRouters:
         name = life.router.name
         place = self._place(name)
         public = ["--public", DEVICES[1]] if len(life.router.nics) > 1 else []
-        appliance = [sys.executable, "-m", "pileus.appliance.router", "--control", str(self._socket(name))]
+        appliance = [sys.executable, "-m", APPLIANCE, "--control", str(self._socket(name))]
         enter = ["nsenter", f"--net={_namespace_path(name)}", "--"]
         # Not asyncio's: that one kills its child when the event loop goes away.
         with (place / "log").open("wb") as said:
@@ -212,15 +214,15 @@ class NamespaceRouters:
                 (place / file).unlink(missing_ok=True)
             await asyncio.to_thread(shutil.rmtree, place)
 
-    async def _end_processes(self, name: str) -> None:
-        """End everything in the router's namespace: the appliance, its dnsmasq, and what they may have started.
+    async def _end_processes(self, name: str, program: str = "") -> None:
+        """End everything in the router's namespace: the appliance, and what it may have started; or one program only.
 
         They are asked first, so that the appliance reaps its own child; what does not listen is killed.
         """
         own = self._appliances.pop(name, None)
         began = time.monotonic()
         asked: set[int] = set()
-        while pids := await self._pids(name, own):
+        while pids := await self._pids(name, own, program):
             waited = time.monotonic() - began
             if waited > END_SECONDS:
                 raise Refused(Reason.FAILED, f"processes of router {name} do not end: {sorted(pids)}")
@@ -230,10 +232,11 @@ class NamespaceRouters:
             asked |= pids
             await asyncio.sleep(POLL_SECONDS)
 
-    async def _pids(self, name: str, own: subprocess.Popen[bytes] | None) -> set[int]:
-        """Processes in the namespace, and the appliance that may not have entered it yet."""
+    async def _pids(self, name: str, own: subprocess.Popen[bytes] | None, program: str) -> set[int]:
+        """Processes in the namespace (that run `program`), and the appliance that may not have entered it yet."""
         listed = await programs.attempt(["ip", "netns", "pids", _namespace(name)])
-        pids = {int(word) for word in listed.out.split()} if listed.status == 0 else set()
+        found = {int(word) for word in listed.out.split()} if listed.status == 0 else set()
+        pids = {pid for pid in found if not program or program in _arguments(pid)}
         return pids | ({own.pid} if own is not None and own.poll() is None else set())
 
     def _names(self) -> list[str]:
@@ -280,6 +283,14 @@ async def _remove_link(device: str) -> None:
     ended = await programs.attempt(["ip", "link", "del", device])
     if ended.status != 0 and (await programs.attempt(["ip", "link", "show", "dev", device])).status == 0:
         raise programs.Failed(f"ip: {ended.said}")
+
+
+def _arguments(pid: int) -> list[str]:
+    """How the process was called, [] when it has ended."""
+    try:
+        return Path(f"/proc/{pid}/cmdline").read_text(errors="replace").split("\0")
+    except OSError:
+        return []
 
 
 def _check(router: RouterSpec, bridges: Sequence[str]) -> None:
