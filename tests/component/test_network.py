@@ -1,16 +1,16 @@
 """Networks: created, listed, chosen for guests, deleted, collected; through services and the API."""
 
 import pytest
+from network_setup import direct, key_of, offering
 from sqlalchemy import select, update
 
 from pileus.server.db.queries import network as networks
 from pileus.server.db.queries import nic as nics
-from pileus.server.db.seed import DIRECT_NETWORK_OFFERING, VIRTUAL_NETWORK_OFFERING
+from pileus.server.db.seed import VIRTUAL_NETWORK_OFFERING
 from pileus.server.db.tables.event import event
 from pileus.server.db.tables.network import network
 from pileus.server.db.tables.offering import network_offering
 from pileus.server.db.tables.place import zone
-from pileus.server.domain.account import AccountType
 from pileus.server.domain.caller import Caller
 from pileus.server.domain.errors import InsufficientCapacity, ParameterError, PermissionDenied
 from pileus.server.domain.network import NetworkState
@@ -25,7 +25,6 @@ from pileus.testing.networks import (
     owner_of,
     router_of,
     running_network,
-    states,
     virtual_network,
 )
 
@@ -43,33 +42,6 @@ def user(world: World) -> Caller:
 @pytest.fixture
 def admin(world: World) -> Client:
     return Client(world.db)
-
-
-def offering(admin: Client, name: str) -> str:
-    return str(next(o["id"] for o in admin.call("listNetworkOfferings")["networkoffering"] if o["name"] == name))
-
-
-def direct(admin: Client, world: World, cloud: Cloud, **wishes: object) -> dict[str, object]:
-    return admin.one(
-        "createNetwork",
-        **{
-            "name": "lan",
-            "displaytext": "A direct network",
-            "networkofferingid": offering(admin, DIRECT_NETWORK_OFFERING),
-            "zoneid": world.uuid(zone, cloud.zone),
-            "gateway": "192.0.2.1",
-            "netmask": "255.255.255.0",
-            "startip": "192.0.2.10",
-            "endip": "192.0.2.12",
-            "vlan": "77",
-            **wishes,
-        },
-    )
-
-
-def key_of(world: World, uuid: object) -> int:
-    with world.reading() as tx:
-        return int(tx.scalar(select(network.c.id).where(network.c.uuid == uuid)))
 
 
 def chosen(world: World, user: Caller, cloud: Cloud, *network_ids: int) -> list[int]:
@@ -262,76 +234,6 @@ def test_a_full_network_has_no_address_left(world: World, user: Caller) -> None:
         guest(world, user, cloud, network_id, name=f"g{n}")
     with pytest.raises(InsufficientCapacity):
         guest(world, user, cloud, network_id, name="one-too-many")
-
-
-# ---- direct networks
-
-
-def test_a_direct_network_hands_out_its_range_and_names_its_gateway(
-    world: World, cloud: Cloud, user: Caller, admin: Client
-) -> None:
-    made = direct(admin, world, cloud, isdefault=True)
-    assert (made["startip"], made["endip"], made["vlan"]) == ("192.0.2.10", "192.0.2.12", "77")
-    assert (made["type"], made["isshared"], made["state"]) == ("Direct", True, "Setup")
-    network_id = key_of(world, made["id"])
-    vm_id = guest(world, user, cloud, network_id)
-    world.result(implement(world, network_id))
-    router = router_of(world, network_id)
-    with world.reading() as tx:
-        (card,) = nics.specs(tx, vm_id)
-        (own,) = nics.specs(tx, router.id)
-    assert (card.ip, card.gateway, card.network.tag) == ("192.0.2.10", "192.0.2.1", 77)
-    assert own.ip == "192.0.2.11"
-    config = next(found.config for _, found in world.hosts.world.guests() if found.name == router.name)
-    assert config is not None
-    assert (config.gateway, config.guest_ip, config.public) == ("192.0.2.1", "192.0.2.11", ())
-    assert "source-nat" not in config.services
-    world.assert_nothing_left()
-    with pytest.raises(InsufficientCapacity):
-        for name in ("second", "third"):
-            guest(world, user, cloud, network_id, name=name)
-
-
-@pytest.mark.parametrize(
-    ("wishes", "parameter"),
-    [
-        ({"gateway": "192.0.2.11"}, "gateway"),
-        ({"startip": "203.0.113.1"}, "startip"),
-        ({"endip": "192.0.2.5"}, "endip"),
-        ({"vlan": "5000"}, "vlan"),
-        ({"vlan": None}, "vlan"),
-        ({"netmask": "255.0.255.0"}, "netmask"),
-        ({"startip": "198.51.100.15", "endip": "198.51.100.16", "gateway": "198.51.100.1"}, "overlaps"),
-        ({"isshared": False}, "account"),
-        ({"networkdomain": "not a domain"}, "domain"),
-    ],
-)
-def test_a_direct_network_that_cannot_be_is_refused_and_leaves_nothing(
-    world: World, cloud: Cloud, admin: Client, wishes: dict[str, object], parameter: str
-) -> None:
-    before = states(world)
-    with pytest.raises(Refused, match=f"(?i){parameter}") as refused:
-        direct(admin, world, cloud, **wishes)
-    assert refused.value.code == 431
-    assert states(world) == before
-
-
-def test_only_root_administrators_create_direct_networks(world: World, cloud: Cloud, admin: Client) -> None:
-    for kind in (AccountType.USER, AccountType.DOMAIN_ADMIN, AccountType.RESOURCE_ADMIN):
-        client = Client(world.db, world.account(type=kind))
-        with pytest.raises(Refused) as refused:
-            client.one(
-                "createNetwork",
-                name="lan",
-                displaytext="lan",
-                networkofferingid=offering(admin, DIRECT_NETWORK_OFFERING),
-                zoneid=world.uuid(zone, cloud.zone),
-                gateway="192.0.2.1",
-                netmask="255.255.255.0",
-                startip="192.0.2.10",
-                vlan="77",
-            )
-        assert refused.value.code == 531
 
 
 # ---- virtual networks of users

@@ -5,7 +5,7 @@ from sqlalchemy import func, select
 
 from pileus.server.db.seed import DIRECT_NETWORK_OFFERING
 from pileus.server.db.tables.network import public_ip, vlan_ip_range
-from pileus.server.db.tables.place import zone
+from pileus.server.db.tables.place import pod, zone
 from pileus.testing import World
 from pileus.testing.client import Client, Refused, counted_statements
 from pileus.testing.networks import running_network
@@ -75,6 +75,9 @@ def test_a_range_makes_one_free_address_each(world: World, admin: Client) -> Non
         ({"zoneid": None}, "zoneid"),
         ({"forvirtualnetwork": False}, "networkid"),
         ({"account": "nobody"}, "nobody"),
+        ({"domainid": 1}, "account"),
+        ({"vlan": "0"}, "vlan"),
+        ({"vlan": "7-9"}, "vlan"),
     ],
 )
 def test_a_range_that_cannot_be_is_refused_and_leaves_nothing(
@@ -136,10 +139,25 @@ def test_more_addresses_can_be_given_to_a_direct_network(world: World, admin: Cl
     assert (more["networkid"], more["vlan"], more["forvirtualnetwork"]) == (lan, "77", False)
     assert admin.call("listVlanIpRanges", networkid=lan)["count"] == 2
     assert admin.call("listVlanIpRanges", forvirtualnetwork=True)["count"] == 1
-    for wrong in ({"startip": "192.0.2.1"}, {"startip": "192.0.2.25"}, {"startip": "198.51.100.1"}):
-        with pytest.raises(Refused) as refused:
+    fine = {"startip": "192.0.2.40"}
+    for wrong, named in (
+        ({"startip": "192.0.2.1"}, "gateway"),
+        ({"startip": "192.0.2.25"}, "overlaps"),
+        ({"startip": "198.51.100.1"}, "startip"),
+        ({**fine, "gateway": "192.0.2.2"}, "gateway"),
+        ({**fine, "netmask": "255.255.0.0"}, "netmask"),
+        ({**fine, "vlan": "78"}, "vlan"),
+        ({**fine, "zoneid": world.uuid(zone, world.zone())}, "zoneid"),
+        ({**fine, "podid": world.uuid(pod, cloud.pod)}, "podid"),
+        ({**fine, "account": "admin", "domainid": 1}, "account"),
+        ({**fine, "domainid": 1}, "account"),
+    ):
+        with pytest.raises(Refused, match=named) as refused:
             admin.one("createVlanIpRange", networkid=lan, **wrong)
         assert refused.value.code == 431
+    assert admin.call("listVlanIpRanges", networkid=lan)["count"] == 2
+    same = {"gateway": "192.0.2.1", "netmask": "255.255.255.0", "vlan": "77", "zoneid": world.uuid(zone, cloud.zone)}
+    assert admin.one("createVlanIpRange", networkid=lan, **fine, **same)["endip"] == "192.0.2.40"
 
 
 def test_a_page_of_ranges_costs_the_same_however_long_it_is(world: World, admin: Client) -> None:

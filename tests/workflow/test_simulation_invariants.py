@@ -14,7 +14,7 @@ from pileus.server.db.tables.account import account, resource_count
 from pileus.server.db.tables.event import event
 from pileus.server.db.tables.host import host_capacity, storage_pool
 from pileus.server.db.tables.job import job
-from pileus.server.db.tables.network import network, network_config, nic, port_forwarding_rule, public_ip
+from pileus.server.db.tables.network import network, network_config, nic, port_forwarding_rule, public_ip, vlan_ip_range
 from pileus.server.db.tables.place import cluster, zone_vnet
 from pileus.server.db.tables.template import template_copy
 from pileus.server.db.tables.vm import vm
@@ -92,6 +92,21 @@ def _twice_alive(end: End) -> None:
 
 def _vlan_of_nobody(end: End) -> None:
     end.tx.execute(update(zone_vnet).values(network_id=None))
+
+
+def _vlan_of_two(end: End) -> None:
+    end.tx.execute(update(zone_vnet).values(network_id=None))
+    end.tx.execute(update(network).values(vnet=5, isolation="vlan", specified_vlan=1))
+
+
+def _vlan_of_public_addresses(end: End) -> None:
+    end.tx.execute(update(zone_vnet).values(network_id=None))
+    end.tx.execute(update(network).where(network.c.vnet.is_not(None)).values(isolation="vlan", specified_vlan=1))
+    end.tx.execute(
+        update(vlan_ip_range).values(
+            vlan=str(end.tx.scalar(select(network.c.vnet).where(network.c.vnet.is_not(None)).limit(1)))
+        )
+    )
 
 
 def _address_of_nobody(end: End) -> None:
@@ -195,6 +210,8 @@ def _failed_and_there(end: End) -> None:
 BREAKS: list[tuple[Callable[[End], list[str]], Callable[[End], None]]] = [
     (invariants.one_life, _twice_alive),
     (invariants.one_owner, _vlan_of_nobody),
+    (invariants.one_owner, _vlan_of_two),
+    (invariants.one_owner, _vlan_of_public_addresses),
     (invariants.one_owner, _address_of_nobody),
     (invariants.one_owner, _free_and_owned),
     (invariants.one_owner, _guest_of_a_closed_account),

@@ -100,7 +100,6 @@ ACCEPTED = unused(
         "address of the service that gives addresses of direct networks",
     ),
     boolean("direct.attach.security.groups.enabled", False, ADVANCED, "whether direct networks have security groups"),
-    boolean("direct.network.no.default.route", False, NETWORK, "whether direct networks get no default route"),
     integer(
         "direct.network.stats.interval", 86400, PREMIUM, "seconds between two measurements of direct networks", least=1
     ),

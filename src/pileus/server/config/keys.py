@@ -75,6 +75,9 @@ default_page_size = integer(
     "entries of a list page when none is asked for, and the most that may be",
     least=1,
 )
+direct_network_no_default_route = boolean(
+    "direct.network.no.default.route", False, NETWORK, "whether routers of Direct networks tell guests no default route"
+)
 event_purge_delay = integer("event.purge.delay", 0, ADVANCED, "days after which events are forgotten, 0 for never")
 expunge_delay = integer(
     "expunge.delay", 86400, ADVANCED, "seconds from the destruction of a machine until its disks are deleted"
@@ -177,7 +180,10 @@ network_guest_cidr_limit = integer(
     "network.guest.cidr.limit", 22, NETWORK, "shortest prefix a guest network may have", least=1, most=32
 )
 network_throttling_rate = integer(
-    "network.throttling.rate", 200, NETWORK, "default rate of a machine's other NICs, in Mb/s, 0 for any"
+    "network.throttling.rate",
+    200,
+    NETWORK,
+    "default rate of a machine's other NICs and of a router's public one, in Mb/s, 0 for any",
 )
 port = integer("port", 8250, ADVANCED, "port at which agents reach the management server", least=1, most=65535)
 primary_storage_download_wait = integer(

@@ -75,6 +75,7 @@ def config(tx: Tx, network_id: int, *, generation: int) -> RouterConfig:
     outside = next((a.ip for a in addresses if a.is_source_nat), "")
     own = _router_card(cards, net["router_id"])
     guests = [row for row in cards if row["kind"] == VmKind.USER]
+    routed = is_virtual or not value(tx, keys.direct_network_no_default_route)
     return RouterConfig(
         network=net["uuid"],
         generation=generation,
@@ -85,7 +86,8 @@ def config(tx: Tx, network_id: int, *, generation: int) -> RouterConfig:
         dns=_dns(net),
         services=tuple(sorted(s for s in net["services"].split(",") if s)),
         leases=tuple(
-            Lease(row["mac"], row["ip"], row["vm_name"], default_gateway=bool(row["is_default"])) for row in guests
+            Lease(row["mac"], row["ip"], row["vm_name"], default_gateway=routed and bool(row["is_default"]))
+            for row in guests
         ),
         guests=tuple(_guest(row, net["zone_name"], outside) for row in guests),
         public=tuple(_public(address) for address in addresses),

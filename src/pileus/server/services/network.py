@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 from ipaddress import IPv4Address, IPv4Network
+from itertools import combinations
 from typing import Any
 
 from sqlalchemy import RowMapping, String, bindparam, func, select
@@ -14,15 +15,14 @@ from pileus.server.db import rows
 from pileus.server.db.prepared import Prepared
 from pileus.server.db.queries import network as networks
 from pileus.server.db.queries import nic as nics
-from pileus.server.db.queries import vlan_ip_range as ranges
+from pileus.server.db.queries import vlan as vlans
 from pileus.server.db.seed import VIRTUAL_NETWORK_OFFERING
 from pileus.server.db.tables.account import account, domain
 from pileus.server.db.tables.network import network
 from pileus.server.db.tables.offering import network_offering
-from pileus.server.db.tables.place import zone, zone_vnet
+from pileus.server.db.tables.place import zone
 from pileus.server.db.transaction import Tx
-from pileus.server.domain.account import ROOT_DOMAIN, SYSTEM_ACCOUNT
-from pileus.server.domain.address import Range, range_in, subnet
+from pileus.server.domain.address import subnet
 from pileus.server.domain.caller import Caller, Owner
 from pileus.server.domain.errors import ParameterError, PermissionDenied, ResourceInUse
 from pileus.server.domain.network import Availability, GuestIpType, NetworkState, NetworkType
@@ -30,23 +30,17 @@ from pileus.server.elements import virtual_router
 from pileus.server.events import record, types
 from pileus.server.events.write import SCHEDULED
 from pileus.server.jobs.submit import submit
-from pileus.server.services import network_view
+from pileus.server.services import network_direct, network_view
+from pileus.server.services.naming import LONGEST, checked_name, checked_text
+from pileus.server.services.network_direct import Subnet
+from pileus.server.services.vlan import refuse_taken, vlan_id
 from pileus.server.workflows.network_delete import network_delete
 from pileus.server.workflows.network_restart import network_restart, network_update
 from pileus.wire.places import Isolation, Traffic
 
-HIGHEST_VLAN = 4094
 LONGEST_PREFIX = 30
-
-
-@dataclass(frozen=True)
-class Subnet:
-    """What createNetwork says of addresses; all None for a virtual network with the zone's guest CIDR."""
-
-    gateway: str | None = None
-    netmask: str | None = None
-    start_ip: str | None = None
-    end_ip: str | None = None
+MOST_CARDS = 8
+"""Most networks of one guest: its machine has slots for twelve devices, and disks need some."""
 
 
 def for_deploy(tx: Tx, caller: Caller, owner: Owner, zone_id: int, network_ids: Sequence[int] | None) -> list[int]:
@@ -111,17 +105,29 @@ def create(
         raise ParameterError("networks can be created in Advanced zones only", parameter="zoneid")
     if here["allocation_state"] != "Enabled" and not caller.is_admin:
         raise PermissionDenied("the zone is disabled")
-    wanted = _Wanted(name, display_text, tuple(tags or ()), network_domain, is_default)
+    checked_name(name, "name")
+    checked_text(display_text, "displaytext")
+    wanted = _Wanted(name, display_text, _tags(tags), network_domain, is_default)
     if offering["guest_ip_type"] == GuestIpType.VIRTUAL:
-        if vlan is not None or is_shared or addresses.start_ip or addresses.end_ip:
-            raise ParameterError("a Virtual network takes no VLAN, no address range and is never shared")
+        if is_shared or addresses.start_ip or addresses.end_ip:
+            raise ParameterError("a Virtual network takes no address range and is never shared", parameter="isshared")
+        tag = _specified(tx, caller, here, offering, vlan)
         owner = owner_of(tx, caller, account_name, domain_id)
-        network_id = _add_virtual(tx, owner, here, offering, wanted, _guest_subnet(tx, here, addresses))
+        network_id = _add_virtual(tx, owner, here, offering, wanted, _guest_subnet(tx, here, addresses), tag=tag)
     else:
         if not caller.is_admin:
             raise PermissionDenied("only root administrators create Direct networks")
-        owner, shared = _direct_owner(tx, caller, account_name, domain_id, is_shared)
-        network_id = _add_direct(tx, owner, here, offering, wanted, addresses, vlan, is_shared=shared)
+        owner, shared = network_direct.owner(tx, caller, account_name, domain_id, is_shared)
+        network_id = network_direct.add(
+            tx,
+            owner,
+            here,
+            addresses,
+            vlan,
+            is_shared=shared,
+            is_default=int(bool(is_default)),
+            **_described(tx, owner, here, offering, wanted),
+        )
     _created(tx, network_id, owner, name, here["id"])
     return network_view.one(tx, caller, network_id)
 
@@ -141,11 +147,11 @@ def update(
     _may_change(tx, caller, net)
     changes: dict[str, Any] = {}
     if name is not None:
-        changes["name"] = name
+        changes["name"] = checked_name(name, "name")
     if display_text is not None:
-        changes["display_text"] = display_text
+        changes["display_text"] = checked_text(display_text, "displaytext")
     if tags is not None:
-        changes["tags"] = ",".join(tags) or None
+        changes["tags"] = _tags(tags)
     if network_domain is not None:
         if nics.guests_on(tx, network_id):
             raise ResourceInUse("the network domain cannot change while virtual machines are on the network")
@@ -180,6 +186,8 @@ def delete(tx: Tx, caller: Caller, network_id: int) -> str:
 
 
 def _chosen(tx: Tx, owner: Owner, here: RowMapping, network_ids: Sequence[int]) -> list[int]:
+    if len(network_ids) > MOST_CARDS:
+        raise ParameterError(f"a virtual machine is on at most {MOST_CARDS} networks", parameter="networkids")
     if len(set(network_ids)) != len(network_ids):
         raise ParameterError("a network is given twice", parameter="networkids")
     usable = {row["id"]: row for row in _usable(tx, owner, here["id"])}
@@ -198,14 +206,27 @@ def _chosen(tx: Tx, owner: Owner, here: RowMapping, network_ids: Sequence[int]) 
         raise ParameterError("one of the networks must be a default network", parameter="networkids")
     if here["network_type"] == NetworkType.ADVANCED:
         availability = _virtual_offering(tx)["availability"]
-        virtual = next((row for row in chosen if row["guest_ip_type"] == GuestIpType.VIRTUAL), None)
+        virtual = [row for row in chosen if row["guest_ip_type"] == GuestIpType.VIRTUAL]
         if availability == Availability.REQUIRED:
-            if virtual is None:
+            able = [row for row in virtual if row["is_default"]]
+            if not able:
                 raise ParameterError("the virtual network is required as the default network", parameter="networkids")
-            default = virtual
-        if availability == Availability.UNAVAILABLE and virtual is not None:
+            default = able[0]
+        if availability == Availability.UNAVAILABLE and virtual:
             raise ParameterError("virtual networks are unavailable", parameter="networkids")
+    _refuse_crossing(chosen)
     return [default["id"], *(row["id"] for row in chosen if row["id"] != default["id"])]
+
+
+def _refuse_crossing(chosen: Sequence[RowMapping]) -> None:
+    """A guest cannot tell two of its cards apart by what they reach when their subnets overlap."""
+    for one, other in combinations(chosen, 2):
+        if one["cidr"] and other["cidr"] and IPv4Network(one["cidr"]).overlaps(IPv4Network(other["cidr"])):
+            raise ParameterError(
+                f"networks {one['name']} ({one['cidr']}) and {other['name']} ({other['cidr']}) overlap:"
+                " a virtual machine can be on one of them only",
+                parameter="networkids",
+            )
 
 
 def _usable(tx: Tx, owner: Owner, zone_id: int) -> list[RowMapping]:
@@ -252,8 +273,11 @@ def _own_virtual(tx: Tx, owner: Owner, here: RowMapping) -> int:
         return int(virtual[0])
     if virtual:
         raise ParameterError("the account has several virtual networks: choose by networkids", parameter="networkids")
-    wanted = _Wanted("Virtual Network", "A dedicated virtualized network for your account", (), None, None)
-    made = _add_virtual(tx, owner, here, _virtual_offering(tx), wanted, _guest_subnet(tx, here, Subnet()), key=key)
+    offering = _virtual_offering(tx)
+    if offering["availability"] == Availability.UNAVAILABLE:
+        raise ParameterError("virtual networks are unavailable", parameter="zoneid")
+    wanted = _Wanted("Virtual Network", "A dedicated virtualized network for your account", None, None, None)
+    made = _add_virtual(tx, owner, here, offering, wanted, _guest_subnet(tx, here, Subnet()), key=key)
     _created(tx, made, owner, "Virtual Network", here["id"])
     return made
 
@@ -262,7 +286,7 @@ def _own_virtual(tx: Tx, owner: Owner, here: RowMapping) -> int:
 class _Wanted:
     name: str
     display_text: str
-    tags: tuple[str, ...]
+    tags: str | None
     network_domain: str | None
     is_default: bool | None
 
@@ -276,101 +300,61 @@ def _add_virtual(
     guests: tuple[IPv4Network, IPv4Address],
     *,
     key: str | None = None,
+    tag: int | None = None,
 ) -> int:
+    """A virtual network, with the zone's isolation unless its VLAN is specified (`tag`)."""
     values = {
-        "name": wanted.name,
-        "display_text": wanted.display_text,
+        **_described(tx, owner, here, offering, wanted),
         "zone_id": here["id"],
-        "offering_id": offering["id"],
         "account_id": owner.account_id,
         "domain_id": owner.domain_id,
-        "state": str(NetworkState.ALLOCATED),
-        "traffic_type": str(Traffic.GUEST),
+        "state": str(NetworkState.ALLOCATED if tag is None else NetworkState.SETUP),
         "guest_ip_type": str(GuestIpType.VIRTUAL),
-        "isolation": here["isolation"],
+        "isolation": here["isolation"] if tag is None else str(Isolation.VLAN),
+        "vnet": tag,
+        "specified_vlan": int(tag is not None),
         "cidr": str(guests[0]),
         "gateway": str(guests[1]),
-        "network_domain": _network_domain(tx, owner, here, wanted.network_domain),
         "is_default": int(wanted.is_default is not False),
-        "tags": ",".join(wanted.tags) or None,
     }
     return networks.add_on_demand(tx, key, **values) if key is not None else networks.add(tx, **values)
 
 
-def _add_direct(
-    tx: Tx,
-    owner: Owner,
-    here: RowMapping,
-    offering: RowMapping,
-    wanted: _Wanted,
-    addresses: Subnet,
-    vlan: str | None,
-    *,
-    is_shared: bool,
-) -> int:
-    if not (addresses.gateway and addresses.netmask and addresses.start_ip):
-        raise ParameterError("a Direct network needs gateway, netmask and startip", parameter="gateway")
-    if vlan is None:
-        raise ParameterError("a Direct network needs the VLAN id of its network", parameter="vlan")
-    tag = vlan_id(vlan)
-    whole = subnet(addresses.gateway, addresses.netmask)
-    guests = range_in(whole, addresses.start_ip, addresses.end_ip)
-    _check_range(tx, here, guests, addresses.gateway, tag)
-    network_id = networks.add(
-        tx,
-        name=wanted.name,
-        display_text=wanted.display_text,
-        zone_id=here["id"],
-        offering_id=offering["id"],
-        account_id=owner.account_id,
-        domain_id=owner.domain_id,
-        state=str(NetworkState.SETUP),
-        traffic_type=str(Traffic.GUEST),
-        guest_ip_type=str(GuestIpType.DIRECT),
-        isolation=str(Isolation.VLAN),
-        vnet=tag,
-        specified_vlan=1,
-        cidr=str(whole),
-        gateway=addresses.gateway,
-        network_domain=_network_domain(tx, owner, here, wanted.network_domain),
-        is_shared=int(is_shared),
-        is_default=int(bool(wanted.is_default)),
-        tags=",".join(wanted.tags) or None,
-    )
-    ranges.add(
-        tx,
-        zone_id=here["id"],
-        vlan=str(tag),
-        gateway=addresses.gateway,
-        netmask=str(whole.netmask),
-        addresses=guests,
-        for_virtual_network=False,
-        network_id=network_id,
-        account_id=None if is_shared else owner.account_id,
-    )
-    return network_id
+def _described(tx: Tx, owner: Owner, here: RowMapping, offering: RowMapping, wanted: _Wanted) -> dict[str, Any]:
+    """The columns that say what guests' networks of both kinds are called and offer."""
+    return {
+        "name": wanted.name,
+        "display_text": wanted.display_text,
+        "offering_id": offering["id"],
+        "traffic_type": str(Traffic.GUEST),
+        "network_domain": _network_domain(tx, owner, here, wanted.network_domain),
+        "tags": wanted.tags,
+    }
 
 
-def vlan_id(text: str) -> int:
-    """A VLAN id of one network ("100", also "vlan://100")."""
-    digits = text.lower().removeprefix("vlan://")
-    if not digits.isdecimal() or not 1 <= int(digits) <= HIGHEST_VLAN:
-        raise ParameterError(f"vlan must be a number from 1 to {HIGHEST_VLAN}, got {text!r}", parameter="vlan")
-    return int(digits)
-
-
-def _check_range(tx: Tx, here: RowMapping, guests: Range, gateway: str, tag: int) -> None:
-    if IPv4Address(gateway) in guests:
-        raise ParameterError(f"the range {guests.first}-{guests.last} holds the gateway", parameter="gateway")
-    for row in ranges.of_zone(tx, here["id"]):
-        if ranges.addresses_of(row).overlaps(guests):
+def _specified(tx: Tx, caller: Caller, here: RowMapping, offering: RowMapping, vlan: str | None) -> int | None:
+    """The VLAN of a virtual network whose offering lets it be specified; None for one of the zone's range."""
+    if not offering["specify_vlan"]:
+        if vlan is not None:
             raise ParameterError(
-                f"the range overlaps {row['start_ip']}-{row['end_ip']} of this zone", parameter="startip"
+                f"networks of network offering {offering['name']} specify no VLAN: leave vlan out", parameter="vlan"
             )
-    if here["isolation"] == Isolation.VLAN:
-        taken = select(zone_vnet.c.vnet).where(zone_vnet.c.zone_id == here["id"], zone_vnet.c.vnet == tag)
-        if tx.scalar(taken) is not None:
-            raise ParameterError(f"VLAN {tag} belongs to the zone's range for virtual networks", parameter="vlan")
+        return None
+    if not caller.is_admin:
+        raise PermissionDenied("only root administrators create networks with a VLAN of their own")
+    if vlan is None:
+        raise ParameterError(f"network offering {offering['name']} needs the VLAN of the network", parameter="vlan")
+    tag = vlan_id(vlan)
+    vlans.hold(tx, here["id"])
+    refuse_taken(tx, here, tag, public=False)
+    return tag
+
+
+def _tags(tags: Sequence[str] | None) -> str | None:
+    text = ",".join(tags or ())
+    if len(text) > LONGEST:
+        raise ParameterError(f"tags have at most {LONGEST} characters together, got {len(text)}", parameter="tags")
+    return text or None
 
 
 def _guest_subnet(tx: Tx, here: RowMapping, addresses: Subnet) -> tuple[IPv4Network, IPv4Address]:
@@ -392,19 +376,6 @@ def _guest_subnet(tx: Tx, here: RowMapping, addresses: Subnet) -> tuple[IPv4Netw
     if gateway in (whole.network_address, whole.broadcast_address):
         raise ParameterError(f"gateway {gateway} is not usable in {whole}", parameter="gateway")
     return whole, gateway
-
-
-def _direct_owner(
-    tx: Tx, caller: Caller, account_name: str | None, domain_id: int | None, is_shared: bool | None
-) -> tuple[Owner, bool]:
-    """Account-specific with an account; otherwise zone-wide, and with only a domain, shared with that domain."""
-    if account_name is not None:
-        if is_shared:
-            raise ParameterError("a network of one account is not shared", parameter="isshared")
-        return owner_of(tx, caller, account_name, domain_id), False
-    if is_shared is False:
-        raise ParameterError("a network that is not shared needs an account", parameter="account")
-    return Owner(SYSTEM_ACCOUNT, ROOT_DOMAIN if domain_id is None else domain_id, caller.user_id), True
 
 
 def _network_domain(tx: Tx, owner: Owner, here: RowMapping, given: str | None) -> str:

@@ -1,6 +1,7 @@
 """VLAN IP ranges: the public addresses of a zone, and those of Direct networks. Guide: "Public IP Addresses"."""
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from ipaddress import IPv4Address, IPv4Network
 from typing import Any
 
@@ -9,21 +10,22 @@ from sqlalchemy import ColumnElement, RowMapping, select
 from pileus.server.auth.visibility import owner as owner_of
 from pileus.server.auth.visibility import scope
 from pileus.server.db.queries import network as networks
+from pileus.server.db.queries import vlan as vlans
 from pileus.server.db.queries import vlan_ip_range as ranges
+from pileus.server.db.queries.network import Net
 from pileus.server.db.queries.page import like, page, related
 from pileus.server.db.queries.public_ip import UNTAGGED
 from pileus.server.db.tables.account import account, domain
 from pileus.server.db.tables.network import network, vlan_ip_range
-from pileus.server.db.tables.place import pod, zone, zone_vnet
+from pileus.server.db.tables.place import pod, zone
 from pileus.server.db.transaction import Tx
 from pileus.server.domain.address import Range, address, range_in, subnet
 from pileus.server.domain.caller import Caller
 from pileus.server.domain.errors import ParameterError, ResourceInUse
 from pileus.server.domain.network import GuestIpType, NetworkType
 from pileus.server.events import record_by, types
-from pileus.server.services.network import vlan_id
 from pileus.server.services.paging import bounds
-from pileus.wire.places import Isolation
+from pileus.server.services.vlan import refuse_taken, vlan_id
 
 
 def create(
@@ -47,7 +49,8 @@ def create(
     Errors (431): addresses outside the subnet, a gateway inside the range, overlaps with other ranges or networks.
     """
     if network_id is not None:
-        range_id = _for_network(tx, network_id, start_ip=start_ip, end_ip=end_ip, account_name=account_name)
+        said = _Said(zone_id, pod_id, gateway, netmask, vlan, account_name, domain_id)
+        range_id = _for_network(tx, network_id, said, start_ip=start_ip, end_ip=end_ip)
     elif not for_virtual_network:
         raise ParameterError("a range that is not for virtual networks needs a networkid", parameter="networkid")
     else:
@@ -57,7 +60,10 @@ def create(
             raise ParameterError("public addresses belong to the whole zone, not to a pod", parameter="podid")
         if gateway is None or netmask is None:
             raise ParameterError("gateway and netmask are required", parameter="gateway")
+        if domain_id is not None and account_name is None:
+            raise ParameterError("domainid says whose account is meant: it needs account", parameter="account")
         here = _zone(tx, zone_id)
+        vlans.hold(tx, zone_id)
         whole = subnet(gateway, netmask)
         addresses = range_in(whole, start_ip, end_ip)
         tag = UNTAGGED if vlan is None or vlan.lower() == UNTAGGED else str(vlan_id(vlan))
@@ -137,12 +143,27 @@ def view(tx: Tx, caller: Caller, range_id: int) -> dict[str, Any]:
     return _views(tx, [ranges.by_id(tx, range_id)])[0]
 
 
-def _for_network(tx: Tx, network_id: int, *, start_ip: str, end_ip: str | None, account_name: str | None) -> int:
+@dataclass(frozen=True)
+class _Said:
+    """What the caller says of a range that its network says already."""
+
+    zone_id: int | None
+    pod_id: int | None
+    gateway: str | None
+    netmask: str | None
+    vlan: str | None
+    account_name: str | None
+    domain_id: int | None
+
+
+def _for_network(tx: Tx, network_id: int, said: _Said, *, start_ip: str, end_ip: str | None) -> int:
     net = networks.by_id(tx, network_id)
     if net.guest_ip_type is not GuestIpType.DIRECT or net.gateway is None:
         raise ParameterError("only Direct networks take ranges of their own", parameter="networkid")
-    if account_name is not None:
-        raise ParameterError("the range of a network belongs to the network's account", parameter="account")
+    _agree(net, said)
+    vlans.hold(tx, net.zone_id)
+    if not networks.use(tx, network_id):
+        raise ParameterError(f"network {net.name} is being deleted", parameter="networkid")
     addresses = range_in(net.subnet, start_ip, end_ip)
     if address(net.gateway, "gateway") in addresses:
         raise ParameterError(f"the range holds the gateway {net.gateway}", parameter="startip")
@@ -159,6 +180,23 @@ def _for_network(tx: Tx, network_id: int, *, start_ip: str, end_ip: str | None, 
         network_id=network_id,
         account_id=None if net.is_shared else net.account_id,
     )
+
+
+def _agree(net: Net, said: _Said) -> None:
+    """What is said twice must be the same."""
+    for parameter, told, known in (
+        ("zoneid", said.zone_id, net.zone_id),
+        ("gateway", said.gateway, net.gateway),
+        ("netmask", said.netmask, str(net.subnet.netmask)),
+        ("vlan", None if said.vlan is None else vlan_id(said.vlan), net.vnet),
+    ):
+        if told is not None and told != known:
+            what = "is in another zone" if parameter == "zoneid" else f"has {parameter} {known}"
+            raise ParameterError(f"network {net.name} {what}: {parameter} may be left out", parameter=parameter)
+    if said.pod_id is not None:
+        raise ParameterError("a network's addresses belong to the whole zone, not to a pod", parameter="podid")
+    if said.account_name is not None or said.domain_id is not None:
+        raise ParameterError("the range of a network belongs to the network's account", parameter="account")
 
 
 def _check(tx: Tx, here: RowMapping, whole: IPv4Network, addresses: Range, gateway: str, tag: str) -> None:
@@ -179,10 +217,8 @@ def _check(tx: Tx, here: RowMapping, whole: IPv4Network, addresses: Range, gatew
                 f"{whole} overlaps {other} on VLAN {row['vlan']}: ranges of one subnet share gateway, netmask and VLAN",
                 parameter="gateway",
             )
-    if tag != UNTAGGED and here["isolation"] == Isolation.VLAN:
-        taken = select(zone_vnet.c.vnet).where(zone_vnet.c.zone_id == here["id"], zone_vnet.c.vnet == int(tag))
-        if tx.scalar(taken) is not None:
-            raise ParameterError(f"VLAN {tag} belongs to the zone's range for virtual networks", parameter="vlan")
+    if tag != UNTAGGED:
+        refuse_taken(tx, here, int(tag), public=True)
 
 
 def _refuse_overlap(row: RowMapping, addresses: Range) -> None:

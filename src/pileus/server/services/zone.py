@@ -8,6 +8,7 @@ from typing import Any
 from sqlalchemy import RowMapping
 
 from pileus.server.config import keys
+from pileus.server.db.queries import vlan as vlans
 from pileus.server.db.queries import zone as zones
 from pileus.server.db.queries.ancestry import offered
 from pileus.server.db.queries.page import related
@@ -219,6 +220,9 @@ def _set_vlans(tx: Tx, zone_id: int, vlan: str, isolation: str) -> None:
     first, last = vlan_range(vlan, highest=HIGHEST_VLAN if isolation == "vlan" else HIGHEST_VNI)
     if last - first >= MOST_VLANS:
         raise ParameterError(f"a zone's VLAN range holds at most {MOST_VLANS} ids", parameter="vlan")
+    vlans.hold(tx, zone_id)
+    if isolation == "vlan" and (specified := vlans.specified(tx, zone_id, first, last)):
+        raise ResourceInUse(f"VLAN {specified[0]} of {vlan} was given to a network or to public addresses")
     busy = zones.set_vnets(tx, zone_id, first, last)
     if busy:
         more = f" and {len(busy) - 1} more" if len(busy) > 1 else ""

@@ -141,13 +141,14 @@ def end_life(tx: Tx, router: Router, epoch: int) -> bool:
 
 def _spec(tx: Tx, router: Router, life: Life) -> RouterSpec:
     machine = router_home.machine(tx, router.zone_id, router.template_id)
-    # The cards of a namespace have no limit; the way out of a machine of its own has that of its network.
-    rate_mbps = value(tx, keys.network_throttling_rate) if machine is not None else 0
+    # What an account may send to and have from the outside: as its network's offering says, or the setting.
+    offered_mbps = networks.rate_mbps(tx, router.network_id)
+    public_mbps = value(tx, keys.network_throttling_rate) if offered_mbps is None else offered_mbps
     return RouterSpec(
         name=router.name,
         uuid=router.uuid,
         epoch=life.epoch,
-        nics=nics.specs(tx, router.id, rate_mbps=rate_mbps),
+        nics=nics.specs(tx, router.id, public_rate_mbps=public_mbps),
         cpus=router.cpus,
         cpu_mhz=router.cpu_mhz,
         ram_mib=router.ram_mib,

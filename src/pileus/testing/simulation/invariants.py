@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from functools import cache
 from typing import Protocol
 
-from sqlalchemy import ColumnElement, RowMapping, Table, bindparam, literal_column, select, union_all
+from sqlalchemy import ColumnElement, RowMapping, Table, and_, bindparam, literal_column, select, union_all
 
 from pileus.agent.backends.simulator import SimulatedHosts, SimulatedStore
 from pileus.server.api.command import registry
@@ -21,7 +21,14 @@ from pileus.server.db.tables.account import account, resource_count
 from pileus.server.db.tables.event import event
 from pileus.server.db.tables.host import host, host_operation
 from pileus.server.db.tables.job import job
-from pileus.server.db.tables.network import network, network_config, nic, port_forwarding_rule, public_ip
+from pileus.server.db.tables.network import (
+    network,
+    network_config,
+    nic,
+    port_forwarding_rule,
+    public_ip,
+    vlan_ip_range,
+)
 from pileus.server.db.tables.place import zone_vnet
 from pileus.server.db.tables.template import template_copy, template_on_pool
 from pileus.server.db.tables.vm import vm, vm_incarnation
@@ -37,6 +44,7 @@ from pileus.server.elements import virtual_router
 from pileus.server.events import types
 from pileus.testing import left
 from pileus.testing.simulation.workload import Ack
+from pileus.wire.places import Isolation
 from pileus.wire.router import fingerprint
 
 UNDO_SECONDS = 900
@@ -98,6 +106,12 @@ def one_owner(end: End) -> list[str]:
     for net in nets.values():
         if not net["specified_vlan"] and net["vnet"] is not None and held.get(net["id"]) != net["vnet"]:
             wrong.append(f"network {net['id']} says VLAN {net['vnet']} and holds {held.get(net['id'])}")
+    tagged = [net for net in nets.values() if net["vnet"] is not None]
+    wrong += _twice("VLAN", [(net["zone_id"], net["isolation"], net["vnet"]) for net in tagged])
+    public = {(row["zone_id"], row["vlan"]) for row in tx.all(select(vlan_ip_range).where(_PUBLIC))}
+    for net in tagged:
+        if net["isolation"] == Isolation.VLAN and (net["zone_id"], str(net["vnet"])) in public:
+            wrong.append(f"VLAN {net['vnet']} is that of network {net['id']} and of public addresses")
     for network_id, vnet in held.items():
         if network_id in nets and nets[network_id]["vnet"] != vnet:
             wrong.append(f"VLAN {vnet} is held for network {network_id}, which says {nets[network_id]['vnet']}")
@@ -107,6 +121,8 @@ def one_owner(end: End) -> list[str]:
             wrong.append(f"address {address['address']} is free and owned")
     return wrong + _of_what_is_gone(tx)
 
+
+_PUBLIC = and_(vlan_ip_range.c.live == 1, vlan_ip_range.c.for_virtual_network == 1)
 
 _OUTLIVED = frozenset({"service_offering", "disk_offering", "network_offering", "template"})
 """Tables whose rows others may name after they are gone: what was made of them stays as it is."""

@@ -17,7 +17,7 @@ from pileus.server.api.command import (
 from pileus.server.domain.ids import Domain, Id, Network, NetworkOffering, Zone
 from pileus.server.events import types
 from pileus.server.services import network, network_view
-from pileus.server.services.network import Subnet
+from pileus.server.services.network_direct import Subnet
 
 
 class CapabilityResponse(Response, name="capability"):

@@ -218,6 +218,19 @@ _USE = Prepared(_WANTED.where(network.c.state != str(NetworkState.DESTROY)))
 _USE_IMPLEMENTED = Prepared(_WANTED.where(network.c.state == str(NetworkState.IMPLEMENTED)))
 
 
+def rate_mbps(tx: Tx, network_id: int) -> int | None:
+    """The rate that the network's offering sets, 0 for none; None when it sets none."""
+    rate = _RATE.scalar(tx, the_id=network_id)
+    return None if rate is None else int(rate)
+
+
+_RATE = Prepared(
+    select(network_offering.c.rate_mbps)
+    .select_from(network.join(network_offering, network_offering.c.id == network.c.offering_id))
+    .where(network.c.id == bindparam("the_id"))
+)
+
+
 def claim_vnet(tx: Tx, net: Net) -> int:
     """Give the network the lowest free VLAN of its zone, unless it holds one; `InsufficientCapacity` without any."""
     mine = rows.one(tx, zone_vnet, network_id=net.id)

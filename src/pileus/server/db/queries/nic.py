@@ -76,11 +76,14 @@ def release_all(tx: Tx, vm_id: int) -> tuple[int, ...]:
     return tuple(found)
 
 
-def specs(tx: Tx, vm_id: int, *, rate_mbps: int = 0, other_rate_mbps: int = 0) -> tuple[NicSpec, ...]:
+def specs(
+    tx: Tx, vm_id: int, *, rate_mbps: int = 0, other_rate_mbps: int = 0, public_rate_mbps: int = 0
+) -> tuple[NicSpec, ...]:
     """The cards as hosts see them, in the order of the devices.
 
-    `rate_mbps` is the speed limit of the default card where no offering sets one, `other_rate_mbps` that of the other
-    cards (0: none). `ResourceUnavailable` while a network of them is not implemented.
+    A guest's default card has the rate of its service offering, else of the network's offering, else `rate_mbps`; its
+    other cards that of their network's offering, else `other_rate_mbps`; a router's public card that of its service
+    offering, else `public_rate_mbps`. 0 means no limit. `ResourceUnavailable` while a network is not implemented.
     """
     found = []
     for row in _SPECS.all(tx, the_vm_id=vm_id):
@@ -91,7 +94,15 @@ def specs(tx: Tx, vm_id: int, *, rate_mbps: int = 0, other_rate_mbps: int = 0) -
                 raise ResourceUnavailable(f"network {row['network_name']} is not implemented")
             traffic = Traffic.GUEST if row["guest_ip_type"] == "Virtual" else Traffic.PUBLIC
             ref = NetworkRef(traffic, Isolation(row["isolation"]), row["vnet"] or 0)
-        limits = (row["vm_rate"], row["network_rate"], rate_mbps if row["is_default"] else other_rate_mbps)
+        limits: tuple[int | None, ...]
+        if row["traffic_type"] == Traffic.PUBLIC:
+            limits = (row["vm_rate"], public_rate_mbps)
+        elif row["kind"] != VmKind.USER:
+            limits = ()
+        elif row["is_default"]:
+            limits = (row["vm_rate"], row["network_rate"], rate_mbps)
+        else:
+            limits = (row["network_rate"], other_rate_mbps)
         found.append(
             NicSpec(
                 mac=row["mac"],
@@ -117,6 +128,7 @@ _ON_PUBLIC = and_(
 _SPECS = Prepared(
     select(
         nic,
+        vm.c.kind,
         network.c.name.label("network_name"),
         network.c.isolation,
         network.c.vnet,
