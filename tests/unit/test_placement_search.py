@@ -313,6 +313,13 @@ def test_hosts_that_prefer_the_guests_system_come_first_and_those_of_another_sys
     assert chosen() == [2, 1, 3]
 
 
+def test_rooms_and_demands_beyond_what_hosts_have_are_compared_all_the_same() -> None:
+    cloud = world(plain(1, ram_used_mib=1 << 40), plain(2, cpu_total_mhz=1 << 30, ram_total_mib=(1 << 31) - 2))
+    for ram_mib, chosen in ((512, 2), ((1 << 31) - 2, 2), (1 << 40, None)):
+        host = both(cloud, replace(SMALL, ram_mib=ram_mib), {}, [FirstFit()]).host
+        assert (None if host is None else host.id) == chosen
+
+
 def test_in_horizontal_allocation_pods_take_turns_and_in_each_its_clusters() -> None:
     place = {1: (1, 1), 2: (1, 1), 3: (1, 2), 4: (2, 3), 5: (2, 3)}
     cloud = world(*(plain(i, pod_id=pod, cluster_id=cluster) for i, (pod, cluster) in place.items()))

@@ -144,7 +144,7 @@ class OsPreference:
     def many(self, wanted: Wanted, columns: "Columns", fit: "Flags") -> "Flags":
         for category in (wanted.os_category_id or 0, 0):
             found: Flags = fit & columns.of_category(category)
-            if found.any():
+            if columns.first(found) is not None:
                 return found
         return fit
 

@@ -102,7 +102,8 @@ class Cloud:
 
     def zone(self, zone_id: int) -> Zone:
         """A zone, an empty one if nothing is known of it."""
-        return self.zones.setdefault(zone_id, Zone())
+        found = self.zones.get(zone_id)
+        return self.zones.setdefault(zone_id, Zone()) if found is None else found
 
     def closed(self, host: HostFacts) -> str | None:
         """What is disabled for new guests: "it", "its cluster" or "its pod"."""

@@ -117,7 +117,7 @@ class Many:
                 row = self._columns.row_of(host_id)
                 self._codes[row] = int(Reason.ALLOCATOR)
                 fit[row] = False
-        if not fit.any():
+        if self._columns.first(fit) is None:
             return None
         if wanted.demand.rather is not None and self._columns.holds(wanted.demand.rather, fit):
             return hosts[self._columns.row_of(wanted.demand.rather)]
