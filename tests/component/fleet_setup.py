@@ -10,6 +10,7 @@ from typing import Any
 from hosts_setup import Site, until
 from sqlalchemy import insert, select
 
+from pileus.agent.backends.simulator.faults import Clock
 from pileus.agent.backends.simulator.fleet import SimulatedFleet, simulated_fleet
 from pileus.agent.connection import Connection
 from pileus.agent.enrolment import Token, enrol
@@ -23,12 +24,45 @@ from pileus.server.hosts.fleets import want
 TOKEN = "a one-time secret of the fleet"
 
 
+class MovedClock:
+    """Time that passes when a test says so: whoever sleeps goes on then."""
+
+    def __init__(self) -> None:
+        self._now = 0.0
+        self._asleep: list[tuple[float, asyncio.Future[None]]] = []
+
+    def now(self) -> float:
+        return self._now
+
+    async def sleep(self, seconds: float) -> None:
+        woken: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self._asleep.append((self._now + max(0.0, seconds), woken))
+        await woken
+
+    async def advance(self, seconds: float) -> None:
+        """Let time pass, from one awakening to the next, so that what sleeps again within it wakes again within it."""
+        until = self._now + seconds
+        while True:
+            due = min((at for at, _ in self._asleep), default=until + 1)
+            if due > until:
+                break
+            self._now = max(self._now, due)
+            woken = [future for at, future in self._asleep if at <= due]
+            self._asleep = [(at, future) for at, future in self._asleep if at > due]
+            for future in woken:
+                if not future.done():
+                    future.set_result(None)
+            for _ in range(3):
+                await asyncio.sleep(0)
+        self._now = until
+
+
 class RunningFleet:
     """A fleet with its line."""
 
-    def __init__(self, site: Site, identity: Identity, options: Mapping[str, Any]) -> None:
+    def __init__(self, site: Site, identity: Identity, options: Mapping[str, Any], clock: Clock | None = None) -> None:
         self.journal = Journal.in_memory()
-        self.fleet: SimulatedFleet = simulated_fleet(self.journal, options)
+        self.fleet: SimulatedFleet = simulated_fleet(self.journal, options, clock=clock)
         self.connection = Connection(
             servers=(site.endpoint,),
             identity=identity,
@@ -68,9 +102,11 @@ async def enrolled_fleet(site: Site, name: str = "f") -> tuple[int, Identity]:
 
 
 @contextlib.asynccontextmanager
-async def fleet_of(site: Site, identity: Identity, **options: Any) -> AsyncIterator[RunningFleet]:
+async def fleet_of(
+    site: Site, identity: Identity, *, clock: Clock | None = None, **options: Any
+) -> AsyncIterator[RunningFleet]:
     """A running fleet."""
-    running = RunningFleet(site, identity, options)
+    running = RunningFleet(site, identity, options, clock)
     try:
         yield running
     finally:

@@ -342,7 +342,7 @@ def test_programs_want_a_file_that_is_there(shell: Shell, command: str) -> None:
 
 def test_every_command_and_option_has_help(shell: Shell) -> None:
     top = shell.run("--help").stdout
-    for command in ("up", "down", "status", "call", "id", "doctor", "server", "agent", "fleet", "token"):
+    for command in ("up", "down", "status", "call", "id", "doctor", "server", "agent", "fleet", "mishap", "token"):
         assert command in top
         assert shell.run(command, "--help").exit_code == 0
     assert "listApis" in shell.run("call", "--help").stdout

@@ -19,7 +19,7 @@ from websockets.exceptions import ConnectionClosed, InvalidHandshake
 from pileus.agent import operations
 from pileus.agent.backend import Noticed
 from pileus.agent.enrolment import Endpoint
-from pileus.agent.host import Fleet, Host, perform
+from pileus.agent.host import Fleet, Host, Withheld, perform
 from pileus.agent.identity import Identity, is_server
 from pileus.agent.journal import Journal
 from pileus.agent.queues import Queues
@@ -146,13 +146,15 @@ class Connection:
         """Stay connected until `stop` is set. Raises `TurnedAway`. Queued work ends with a grace of 10 seconds."""
         stopping = asyncio.create_task(stop.wait())
         running = asyncio.create_task(self._keep_connected())
+        happening = [] if self._fleet is None else [asyncio.create_task(self._fleet.run())]
         try:
             await asyncio.wait((stopping, running), return_when=asyncio.FIRST_COMPLETED)
             await self._queues.close(grace_seconds=SHUTDOWN_GRACE_SECONDS)
         finally:
             stopping.cancel()
-            running.cancel()
-            results = await asyncio.gather(stopping, running, return_exceptions=True)
+            for task in (running, *happening):
+                task.cancel()
+            results = await asyncio.gather(stopping, running, *happening, return_exceptions=True)
         if isinstance(results[1], Exception):
             raise results[1]
 
@@ -352,6 +354,8 @@ class Connection:
     async def _work(self, order: Deliver) -> None:
         host = await self._host(order.host)
         if host is None:
+            if self._fleet is not None and self._fleet.is_away(order.host):
+                return  # Nothing reaches it; it is asked again when it is introduced anew.
             refusal = Refusal(Reason.REJECTED, f"host {order.host} does not live in this agent")
             await self._say(Answer(order.operation_id, order.host, refusal=refusal))
             return
@@ -365,7 +369,12 @@ class Connection:
         self._busy[name] += 1
         try:
             outcome = await perform(host, self._journal, order, progressed)
-            await self._say(outcome.answer)
+            times = 1 if self._fleet is None else await self._fleet.tell(outcome.answer)
+            for _ in range(times):
+                await self._say(outcome.answer)
+        except Withheld as reason:
+            log.info("operation.withheld", operation_id=order.operation_id, host=order.host, reason=str(reason))
+            return
         finally:
             self._percents.pop(order.operation_id, None)
             self._busy[name] -= 1
@@ -384,7 +393,8 @@ class Connection:
 
     async def _resend(self, line: ClientConnection) -> None:
         for answer in await self._journal.all_unforgotten():
-            if answer.host in self._hosts or self._fleet is not None:
+            of_fleet = self._fleet is not None and not self._fleet.is_away(answer.host)
+            if answer.host in self._hosts or of_fleet:
                 await line.send(encode(answer))
 
     async def _heartbeats(self, line: ClientConnection, seconds: float) -> None:

@@ -15,6 +15,10 @@ from pileus.wire.messages import Answer, Deliver, HostIntro, HostKind, HostStats
 from pileus.wire.operations import AnyOperation, AnyResult, Refusal
 
 
+class Withheld(Exception):
+    """The host did, or did not do, what it was asked, and nobody is told: it is gone. It will be asked again."""
+
+
 class Host(Protocol):
     """One host of this agent."""
 
@@ -71,6 +75,15 @@ class Fleet(Protocol):
 
     async def intros(self, uuids: Sequence[str]) -> tuple[HostIntro, ...]:
         """What these hosts are and hold now; those that cannot be reached are left out."""
+
+    def is_away(self, uuid: str) -> bool:
+        """Whether the host is here and cannot be reached: nothing is delivered to it, and it answers nothing."""
+
+    async def tell(self, answer: Answer) -> int:
+        """How often this answer gets through: once, unless something happens to it on the way."""
+
+    async def run(self) -> None:
+        """What happens by itself; never ends."""
 
     def silent(self) -> tuple[str, ...]:
         """Hosts that give no sign of life now."""

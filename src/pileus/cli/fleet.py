@@ -4,6 +4,7 @@ import json
 import os
 import secrets
 import sys
+import time
 import tomllib
 from pathlib import Path
 from typing import Annotated, Any
@@ -13,8 +14,11 @@ import typer
 from pileus.cli.client import Client
 from pileus.cli.show import complain
 from pileus.cli.state import default_state, find_profile, write_secret
+from pileus.wire.orders import BadOrders, read_orders
 
 _PAGE = 500
+ORDERS = "orders"
+"""Directory beneath a fleet's state in which it looks for what is to go wrong."""
 
 HELP = """Hold simulated hosts in the foreground: from one to 50,000 in one process.
 
@@ -45,7 +49,11 @@ def fleet(
     add: Annotated[int, typer.Option(help="Add so many hosts first (needs --cluster).", min=0)] = 0,
     cluster: Annotated[str, typer.Option(help="ID of the Simulator cluster to add them to.")] = "",
     prefix: Annotated[str, typer.Option(help="Names of added hosts are PREFIX-1, PREFIX-2 …")] = "sim",
-    option: Annotated[list[str] | None, typer.Option(help="NAME=VALUE for the simulator (TOML value).")] = None,
+    option: Annotated[
+        list[str] | None,
+        typer.Option(help="NAME=VALUE for the simulator: seed=7, latency=lognormal:0.05:0.4, die=0.1 …"),
+    ] = None,
+    faults: Annotated[Path | None, typer.Option(help="A TOML file of what is to go wrong (docs/simulator.md).")] = None,
 ) -> None:
     """Hold simulated hosts in the foreground."""
     where = state_dir or default_state() / f"fleet-{name}"
@@ -55,9 +63,65 @@ def fleet(
         _enrol(name, token)
     if add:
         _add_hosts(add, cluster, prefix)
+    desk = where / ORDERS
+    desk.mkdir(exist_ok=True, mode=0o700)
+    options = [f"most={most}", f"orders={desk}", *(option or [])]
+    if faults is not None:
+        options.append(f"faults={faults.resolve()}")
     config = where / "agent.toml"
-    write_secret(config, _document(server or ["127.0.0.1:8250"], where, token, [f"most={most}", *(option or [])]))
+    write_secret(config, _document(server or ["127.0.0.1:8250"], where, token, options))
     os.execv(sys.executable, [sys.executable, "-m", "pileus.agent", "--config", str(config)])  # noqa: S606
+
+
+MISHAP_HELP = """Let something go wrong in a running fleet, now or in a moment.
+
+    pileus mishap die --hosts 'sim-1*' --share 0.1 --seconds 60
+
+    pileus mishap --set latency=lognormal:0.05:0.4 --set refuse.StartVm=0.02
+
+WHAT is die (the host loses its power), cut (nobody reaches it; guests run on), storage (what needs primary storage is
+refused), crash or shutdown (of every guest on it). --set changes how the fleet's hosts behave from now on. All of it is
+in docs/simulator.md.
+"""
+
+
+def mishap(
+    what: Annotated[str, typer.Argument(help="die, cut, storage, crash or shutdown.")] = "",
+    name: Annotated[str, typer.Option(help="The fleet.")] = "fleet",
+    hosts: Annotated[str, typer.Option(help="Names of hosts; * and ? stand for others.")] = "*",
+    share: Annotated[float, typer.Option(help="How many of these.", min=0, max=1)] = 1.0,
+    seconds: Annotated[float, typer.Option(help="For how long.", min=0)] = 60.0,
+    after: Annotated[float, typer.Option(help="In so many seconds.", min=0)] = 0.0,
+    set_: Annotated[list[str] | None, typer.Option("--set", help="NAME=VALUE: how hosts behave from now on.")] = None,
+    state_dir: Annotated[Path | None, typer.Option(help="The fleet's, if it has one of its own.")] = None,
+) -> None:
+    """Let something go wrong in a running fleet."""
+    where = (state_dir or default_state() / f"fleet-{name}") / ORDERS
+    lines = []
+    if set_:
+        lines.append("[behaviour]")
+        for each in set_:
+            key, separator, text = each.partition("=")
+            if not key or not separator:
+                complain(f"--set {each}: NAME=VALUE is needed")
+                raise typer.Exit(1)
+            lines.append(f"{json.dumps(key)} = {json.dumps(text)}")
+    if what:
+        lines += ["[[mishap]]", f"what = {json.dumps(what)}", f"hosts = {json.dumps(hosts)}"]
+        lines += [f"share = {share!r}", f"seconds = {seconds!r}", f"after = {after!r}"]
+    if not lines:
+        complain("say what is to happen, or --set how hosts behave")
+        raise typer.Exit(1)
+    document = "\n".join(lines) + "\n"
+    try:
+        read_orders(document)
+    except BadOrders as error:
+        complain(str(error))
+        raise typer.Exit(1) from error
+    if not where.is_dir():
+        complain(f"no fleet has its state in {where.parent}: give its --name or --state-dir")
+        raise typer.Exit(1)
+    write_secret(where / f"{time.time_ns()}.toml", document)
 
 
 def _client() -> Client:
@@ -125,5 +189,5 @@ def _document(servers: list[str], where: Path, token: Path, options: list[str]) 
             tomllib.loads(f"value = {text}")
         except tomllib.TOMLDecodeError:
             text = json.dumps(text)
-        lines.append(f"{key} = {text}")
+        lines.append(f"{json.dumps(key)} = {text}")
     return "\n".join(lines) + "\n"

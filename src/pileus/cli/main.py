@@ -29,6 +29,7 @@ app.command("doctor")(doctor.doctor)
 app.command("server")(programs.server)
 app.command("agent")(programs.agent)
 app.command("fleet", help=fleet.HELP)(fleet.fleet)
+app.command("mishap", help=fleet.MISHAP_HELP)(fleet.mishap)
 app.command("token")(programs.token)
 
 

@@ -190,10 +190,14 @@ class Introduced(FromServer, frozen=True, tag=True):
 
 
 class WantedHost(Struct, frozen=True):
-    """A host of hypervisor Simulator that somebody added, for a fleet to make."""
+    """A host of hypervisor Simulator that somebody added, for a fleet to make.
+
+    `settings` say how it behaves (`pileus.wire.simulated`), as the query of a URL.
+    """
 
     uuid: str
     name: str
+    settings: str = ""
 
 
 class Wanted(FromServer, frozen=True, tag=True):

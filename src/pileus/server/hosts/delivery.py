@@ -61,6 +61,14 @@ MANY = 500
 """More hosts than this are not named in one statement."""
 
 
+@dataclass(frozen=True, slots=True)
+class Delivered:
+    """An operation on its way: to which host, and since when, in seconds of a steady clock."""
+
+    host_id: int
+    at: float
+
+
 @dataclass(eq=False)
 class Line:
     """One agent's connection: its hosts by UUID and by id, and how to talk to it.
@@ -89,7 +97,7 @@ class Line:
     pulse: Pulse = field(default_factory=Pulse)
     due: set[int] = field(default_factory=set)
     woken: asyncio.Event = field(default_factory=asyncio.Event)
-    delivered: dict[str, float] = field(default_factory=dict)
+    delivered: dict[str, Delivered] = field(default_factory=dict)
     stored: list[str] = field(default_factory=list)
     gone: list[str] = field(default_factory=list)
     anew: list[str] = field(default_factory=list)
@@ -176,6 +184,10 @@ class Delivery:
     def attach(self, line: Line, hosts: Mapping[str, int]) -> None:
         """From now on these hosts are reached over this line; an older line of one of them is ended."""
         self.lines.add(line)
+        # A host that is introduced again on the same line may have lost what was on its way to it or from it.
+        again = line.uuids.keys() & hosts.values()
+        if again:
+            line.delivered = {each: order for each, order in line.delivered.items() if order.host_id not in again}
         line.hosts.update(hosts)
         for uuid, host_id in hosts.items():
             line.uuids[host_id] = uuid
@@ -222,7 +234,7 @@ class Delivery:
                 # What is in `stored` by now was answered while we read.
                 known = each.operation_id in line.delivered or each.operation_id in line.stored
                 if uuid is not None and not known:
-                    line.delivered[each.operation_id] = seconds()
+                    line.delivered[each.operation_id] = Delivered(each.host_id, seconds())
                     DELIVERED.add(type(each.operation).__name__)
                     await line.send(Deliver(each.operation_id, uuid, each.queue, each.operation))
 
@@ -365,8 +377,8 @@ class Delivery:
         answered = operations.record(tx, host_id, answer)
         if answered is not None:
             self._callbacks.on_answer(tx, answered)
-            sent_at = line.delivered.get(answer.operation_id)
-            tx.after_commit(lambda: _answered(answer, answered, sent_at))
+            sent = line.delivered.get(answer.operation_id)
+            tx.after_commit(lambda: _answered(answer, answered, None if sent is None else sent.at))
 
     async def _write_progress(self) -> None:
         while True:

@@ -6,7 +6,7 @@ and what a fleet's certificate cannot do, whatever the fleet says: speak for a h
 
 from collections.abc import Collection
 
-from sqlalchemy import ColumnElement, func, insert, select, update
+from sqlalchemy import ColumnElement, RowMapping, func, insert, select, update
 
 from pileus.server.db.tables.host import fleet, fleet_certificate, host
 from pileus.server.db.transaction import Tx
@@ -72,10 +72,10 @@ def accepted(tx: Tx, fleet_id: int, uuids: Collection[str]) -> dict[str, int]:
 
 def owned(tx: Tx, fleet_id: int, *, after: int, limit: int) -> list[tuple[int, WantedHost]]:
     """Hosts that are the fleet's already, by id, beginning after one."""
-    mine = select(host.c.id, host.c.uuid, host.c.name).where(
+    mine = select(host.c.id, host.c.uuid, host.c.name, host.c.url).where(
         host.c.fleet_id == fleet_id, host.c.id > after, *_simulated()
     )
-    return [(row["id"], WantedHost(row["uuid"], row["name"])) for row in tx.all(mine.order_by(host.c.id).limit(limit))]
+    return [(row["id"], _wanted(row)) for row in tx.all(mine.order_by(host.c.id).limit(limit))]
 
 
 def count_wanted(tx: Tx, *, most: int) -> int:
@@ -92,7 +92,7 @@ def claim(tx: Tx, fleet_id: int, *, limit: int) -> list[tuple[int, WantedHost]]:
     if tx.scalar(select(fleet.c.id).where(fleet.c.id == fleet_id, fleet.c.live == 1).with_for_update()) is None:
         return []
     free = (
-        select(host.c.id, host.c.uuid, host.c.name)
+        select(host.c.id, host.c.uuid, host.c.name, host.c.url)
         .where(host.c.wanted == 1, *_simulated())
         .order_by(host.c.id)
         .limit(limit)
@@ -102,7 +102,7 @@ def claim(tx: Tx, fleet_id: int, *, limit: int) -> list[tuple[int, WantedHost]]:
     if rows:
         ids = [row["id"] for row in rows]
         tx.execute(update(host).where(host.c.id.in_(ids), host.c.wanted == 1).values(wanted=None, fleet_id=fleet_id))
-    return [(row["id"], WantedHost(row["uuid"], row["name"])) for row in rows]
+    return [(row["id"], _wanted(row)) for row in rows]
 
 
 def connected(tx: Tx, fleet_id: int, server: str) -> None:
@@ -132,6 +132,10 @@ def revoke(tx: Tx, fleet_id: int) -> None:
         announce_wanted(0)
 
     tx.after_commit(tell)
+
+
+def _wanted(row: RowMapping) -> WantedHost:
+    return WantedHost(row["uuid"], row["name"], str(row["url"]).partition("?")[2])
 
 
 def _simulated() -> tuple[ColumnElement[bool], ...]:

@@ -3,6 +3,7 @@
 import hashlib
 from collections.abc import Sequence
 from typing import Any
+from urllib.parse import parse_qsl, urlencode, urlsplit
 
 from sqlalchemy import RowMapping
 
@@ -33,9 +34,11 @@ from pileus.server.services.naming import checked_name
 from pileus.server.services.paging import bounds
 from pileus.server.services.place_url import place_of
 from pileus.wire.messages import HostFacts, HostIntro, HostKind
+from pileus.wire.simulated import behaviour
 
 SHORTEST_TOKEN = 16
 LONGEST_TAG = 128
+LONGEST_URL = 1024
 TOKEN_LIFE_MS = 24 * 3600 * 1000
 _MIB = 1024**2
 
@@ -77,7 +80,7 @@ def add(
         pod_id=group["pod_id"],
         cluster_id=group["id"],
         hypervisor=str(kind),
-        url=place_of(url if "//" in url else f"http://{url}", "url").shown,
+        url=_url(url, kind),
         allocation_state=str(one_of(AllocationState, allocation_state or "Enabled", "allocationstate")),
     )
     if kind is Hypervisor.SIMULATOR:
@@ -295,6 +298,24 @@ def _host_name(url: str) -> str:
     if where.scheme not in ("http", "https") or not where.host:
         raise ParameterError("url must name the host, such as http://host1", parameter="url")
     return where.host
+
+
+def _url(url: str, kind: Hypervisor) -> str:
+    """What is kept of the URL: for a simulated host also how it is to behave, which stands in the query."""
+    whole = url if "//" in url else f"http://{url}"
+    shown = place_of(whole, "url").shown
+    query = urlsplit(whole.strip()).query
+    if kind is not Hypervisor.SIMULATOR or not query:
+        return shown
+    try:
+        settings = parse_qsl(query, keep_blank_values=True, strict_parsing=True, max_num_fields=32)
+        behaviour(dict(settings))
+    except ValueError as error:
+        raise ParameterError(f"url: the query says how a simulated host behaves: {error}", parameter="url") from error
+    kept = f"{shown}?{urlencode(settings, safe=':.')}"
+    if len(kept) > LONGEST_URL:
+        raise ParameterError(f"url has at most {LONGEST_URL} characters", parameter="url")
+    return kept
 
 
 def _tags(given: list[str]) -> list[str]:

@@ -73,6 +73,7 @@ class AddHost(Params):
     """Adds a host. Its agent enrols with the password as the one-time secret, and the host comes up by itself.
 
     A host of hypervisor Simulator is made by a fleet of simulated hosts, and takes any user name and password.
+    The query of its URL may say how it behaves, such as http://sim1?latency=lognormal:0.05:0.4&refuse.StartVm=0.01.
     """
 
     zone_id: Id[Zone] = param("the ID of the zone of the host")
