@@ -39,6 +39,8 @@ def test_options_are_taken() -> None:
         {"public_bridge": "a b"},
         {"vxlan_device": "../eth0"},
         {"vlan_device": "sixteen-letters-"},
+        {"vlan_switch": "a/b"},
+        {"vlan_switch": "vlan0", "vlan_device": "eth1"},
         {"disk_cache": "unsafe"},
         {"vxlan_port": 65536},
     ],
@@ -91,6 +93,15 @@ def test_a_tag_out_of_range_is_refused_before_anything_is_made(isolation: Isolat
     with pytest.raises(Refused) as refused:
         asyncio.run(bridges.plug(network))
     assert refused.value.reason is Reason.REJECTED
+
+
+@pytest.mark.parametrize("option", ["vlan_device", "vlan_switch"])
+def test_a_vlan_needs_what_takes_it_out_of_the_host(option: str) -> None:
+    bridges = Bridges(parse({option: "nothere0"}), "192.0.2.1")
+    with pytest.raises(Refused) as refused:
+        asyncio.run(bridges.plug(NetworkRef(Traffic.GUEST, Isolation.VLAN, 4000)))
+    assert refused.value.reason is Reason.FAILED
+    assert "nothere0" in refused.value.text
 
 
 def test_an_untagged_network_needs_the_administrators_bridge() -> None:

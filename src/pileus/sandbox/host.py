@@ -17,7 +17,7 @@ from ipaddress import IPv4Address
 from pathlib import Path
 from typing import IO, Any
 
-from pileus.sandbox import cgroups, ledger, processes
+from pileus.sandbox import cgroups, ledger, open_vswitch, processes
 from pileus.sandbox.commands import SandboxError, attempt, call, ip
 from pileus.sandbox.names import cgroup, check_host, host_netns
 from pileus.sandbox.plan import READY, STATE, HostPlan, write_config
@@ -71,14 +71,18 @@ class HostProcess:
 
 
 class SandboxHost:
-    """Host `number` (its address in the switch's subnet) called `name`, with its files below `directory`/`name`."""
+    """Host `number` (its address in the switch's subnet) called `name`, with its files below `directory`/`name`.
 
-    def __init__(self, name: str, number: int, switch: Switch, directory: Path) -> None:
+    With `vlans` it has a second cable and an Open vSwitch bridge (`open_vswitch.BRIDGE`) on it, for tagged networks.
+    """
+
+    def __init__(self, name: str, number: int, switch: Switch, directory: Path, *, vlans: bool = False) -> None:
         self.name = check_host(name)
         self.number = number
         self.switch = switch
         self.address: IPv4Address = switch.address(number)
         self.directory = directory / name
+        self.vlans = vlans
         self.netns = host_netns(switch.prefix, name)
         self.uuid = str(uuid.uuid5(_IDS, f"{switch.prefix}/{name}"))
         self._shell: subprocess.Popen[bytes] | None = None
@@ -87,7 +91,7 @@ class SandboxHost:
 
     def start(self) -> None:
         """Power the host on and wait for its libvirtd; what is below its directory is there again."""
-        check()
+        check(vlans=self.vlans)
         if ledger.read_host(self.switch.prefix, self.name) is not None:
             raise SandboxError(f"the host {self.name} is on already, or was left by a crash: stop it first")
         self._record()
@@ -189,6 +193,8 @@ class SandboxHost:
             netns=self.switch.netns,
         )
         ip([f"link set {port} master br0 up"], netns=self.switch.netns)
+        if self.vlans:
+            self._wire_trunk()
         mac = call(["ip", "netns", "exec", self.netns, "cat", "/sys/class/net/eth0/address"]).strip()
         ip(
             [
@@ -203,10 +209,23 @@ class SandboxHost:
             netns=self.netns,
         )
 
+    def _wire_trunk(self) -> None:
+        """Lay the cable for tagged frames: eth1 in the host, `v<number>` in the switch."""
+        port, trunk = f"v{self.number}", open_vswitch.TRUNK
+        ip(
+            [f"link add {port} mtu {JUMBO_MTU} type veth peer name {trunk} mtu {JUMBO_MTU} netns {self.netns}"],
+            netns=self.switch.netns,
+        )
+        ip([f"link set {port} master br0 up"], netns=self.switch.netns)
+        ip([f"link set {trunk} up"], netns=self.netns)
+        # A switch in user space would pass on checksums that the kernel has left to a card.
+        call(["ip", "netns", "exec", self.netns, "ethtool", "-K", trunk, "tx", "off"])
+
     def _unwire(self) -> None:
         # The kernel takes a dead namespace apart at leisure; the port must be free at once.
         if Path(f"/run/netns/{self.switch.netns}").exists():
-            attempt(["ip", "-n", self.switch.netns, "link", "del", f"h{self.number}"])
+            for port in (f"h{self.number}", f"v{self.number}"):
+                attempt(["ip", "-n", self.switch.netns, "link", "del", port])
         if Path(f"/run/netns/{self.netns}").exists():
             call(["ip", "netns", "del", self.netns])
 
@@ -221,6 +240,7 @@ class SandboxHost:
             cgroup=self._cgroup,
             directory=str(self.directory),
             ready_fd=say,
+            vlans=self.vlans,
         )
         command = [sys.executable, "-I", "-m", "pileus.sandbox.host_init", "outside", json.dumps(plan.__dict__)]
         try:

@@ -15,7 +15,7 @@ import sys
 import time
 from pathlib import Path
 
-from pileus.sandbox import cgroups
+from pileus.sandbox import cgroups, open_vswitch
 from pileus.sandbox.commands import SandboxError, call
 from pileus.sandbox.plan import HOSTS_FILE, READY, STATE, HostPlan
 from pileus.sandbox.requirements import SYSTEM_PATH
@@ -44,8 +44,13 @@ def inside(plan: HostPlan) -> None:
         _mount(plan)
         socket.sethostname(plan.hostname)
         services = [Service(["virtlogd"]), Service(["libvirtd"])]
+        if plan.vlans:
+            open_vswitch.prepare()
+            services += [Service(argv) for argv in open_vswitch.daemons()]
         for service in services:
             service.start()
+        if plan.vlans:
+            open_vswitch.lay()
         _await_libvirt()
     except (SandboxError, OSError) as error:
         ready.write(f"{error}\n")

@@ -19,13 +19,15 @@ HOSTS_FILE = "hosts"
 
 @dataclass(frozen=True)
 class HostPlan:
-    """What the first process must know. `ready_fd` is where it says READY, or what went wrong."""
+    """What the first process must know. `ready_fd` is where it says READY, or what went wrong; with `vlans` it keeps a
+    switch that tags frames."""
 
     hostname: str
     netns: str
     cgroup: str
     directory: str
     ready_fd: int
+    vlans: bool = False
 
 
 def write_config(directory: Path, hostname: str, host_uuid: str, address: str) -> None:

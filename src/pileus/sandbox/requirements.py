@@ -18,17 +18,21 @@ TOOLS = {
 }
 """Program → package."""
 
+VLAN_TOOLS = {"ovs-vswitchd": "openvswitch-switch", "ethtool": "ethtool"}
+"""What hosts with tagged networks need besides."""
+
 SYSTEM_PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 
 
-def missing() -> list[str]:
-    """The Debian packages whose programs are not there, sorted."""
-    return sorted({package for tool, package in TOOLS.items() if shutil.which(tool, path=SYSTEM_PATH) is None})
+def missing(*, vlans: bool = False) -> list[str]:
+    """The Debian packages whose programs are not there, sorted; `vlans` for hosts with tagged networks."""
+    tools = {**TOOLS, **(VLAN_TOOLS if vlans else {})}
+    return sorted({package for tool, package in tools.items() if shutil.which(tool, path=SYSTEM_PATH) is None})
 
 
-def check() -> None:
+def check(*, vlans: bool = False) -> None:
     """Raise SandboxError, naming the remedy, when this machine cannot hold a sandbox."""
     if os.geteuid() != 0:
         raise SandboxError("hosts in namespaces need root: run this as root")
-    if packages := missing():
+    if packages := missing(vlans=vlans):
         raise SandboxError(f"programs are missing; install them with: apt-get install -y {' '.join(packages)}")

@@ -1,17 +1,19 @@
 """Networks of a host as Linux bridges: made on use, removed when the last port has gone.
 
-A VXLAN network is a bridge `brvx<VNI>` with the device `vx<VNI>`, a VLAN a bridge `brvl<id>` with `vl<id>`. Guests
-must not reach the host itself over them: such bridges carry no address, and what they deliver to the host is dropped.
+A VXLAN network is a bridge `brvx<VNI>` with the device `vx<VNI>`, a VLAN a bridge `brvl<id>` with `vl<id>`: a device
+of the kernel that tags, or a port of an Open vSwitch bridge that does. Guests must not reach the host itself over them:
+such bridges carry no address, and what they deliver to the host is dropped.
 """
 
 import asyncio
+import contextlib
 import json
 from collections import defaultdict
 from dataclasses import dataclass
 from pathlib import Path
 
 from pileus.agent.backend import Refused
-from pileus.agent.backends.kvm import programs
+from pileus.agent.backends.kvm import open_vswitch, programs
 from pileus.agent.backends.kvm.domain_xml import Seat
 from pileus.agent.backends.kvm.options import KvmOptions
 from pileus.wire.operations import Reason
@@ -56,8 +58,10 @@ class Bridges:
         self._locks: defaultdict[NetworkRef, asyncio.Lock] = defaultdict(asyncio.Lock)
 
     async def guard(self) -> None:
-        """Keep guests on tagged networks off the host's own addresses."""
+        """Keep guests on tagged networks off the host's own addresses; forget ports of networks that a crash ended."""
         await programs.run(["nft", "-f", "-"], stdin=_GUARD)
+        if self._options.vlan_switch:
+            await open_vswitch.forget(self._options.vlan_switch, lambda port: not (_NET / port / "master").exists())
 
     def name_of(self, network: NetworkRef) -> str:
         """The bridge of a network. Raises Refused (REJECTED) for a tag out of range."""
@@ -88,7 +92,8 @@ class Bridges:
             try:
                 await self._make(network, bridge)
             except programs.Failed as error:
-                await self._unmake(network, bridge)
+                with contextlib.suppress(programs.Failed):
+                    await self._unmake(network, bridge)
                 raise Refused(Reason.FAILED, f"the bridge {bridge} cannot be made: {error}") from error
 
     async def unplug(self, network: NetworkRef) -> None:
@@ -99,7 +104,10 @@ class Bridges:
         async with self._locks[network]:
             if _exists(bridge) and set(_ports(bridge)) - {_uplink(network)}:
                 return
-            await self._unmake(network, bridge)
+            try:
+                await self._unmake(network, bridge)
+            except programs.Failed as error:
+                raise Refused(Reason.FAILED, f"the bridge {bridge} cannot be removed: {error}") from error
 
     async def _make(self, network: NetworkRef, bridge: str) -> None:
         uplink = _uplink(network)
@@ -114,12 +122,17 @@ class Bridges:
         if not _exists(uplink):
             if network.isolation is Isolation.VXLAN:
                 await self._add_vxlan(network.tag, uplink, carrier, mtu)
+            elif self._options.vlan_switch:
+                await open_vswitch.add_port(carrier, uplink, tag=network.tag, mtu=mtu)
             else:
                 await self._add_vlan(network.tag, uplink, carrier, mtu)
         await programs.run(["ip", "link", "set", uplink, "master", bridge, "up"])
         await programs.run(["ip", "link", "set", bridge, "up"])
 
     async def _unmake(self, network: NetworkRef, bridge: str) -> None:
+        if network.isolation is Isolation.VLAN and self._options.vlan_switch:
+            # The switch would make the device again.
+            await open_vswitch.remove_port(self._options.vlan_switch, _uplink(network))
         for device in (_uplink(network), bridge):
             if _exists(device):
                 await programs.attempt(["ip", "link", "del", device])
@@ -136,15 +149,18 @@ class Bridges:
         if ended.status == 0:
             return
         if not _has_vlans():
-            raise programs.Failed(f"the kernel has no 802.1Q (module 8021q), which VLAN {tag} needs; use VXLAN instead")
+            raise programs.Failed(
+                f"the kernel has no 802.1Q (module 8021q), which VLAN {tag} needs: give the host an Open vSwitch bridge"
+                " (option vlan_switch), or use VXLAN"
+            )
         raise programs.Failed(f"VLAN {tag} on {carrier}: {ended.said}")
 
     async def _carrier(self, network: NetworkRef) -> str:
         """The device that tagged frames of this network leave the host by."""
         if network.isolation is Isolation.VXLAN and self._options.vxlan_device:
             return self._options.vxlan_device
-        if network.isolation is Isolation.VLAN and self._options.vlan_device:
-            return self._options.vlan_device
+        if network.isolation is Isolation.VLAN and (chosen := self._options.vlan_switch or self._options.vlan_device):
+            return chosen
         bearer = await device_of(self._address)
         if not bearer:
             raise programs.Failed(f"no device of this host has the address {self._address}")

@@ -16,7 +16,8 @@ class KvmOptions:
 
     `guest_bridge` and `control_bridge` carry untagged guest and control traffic; empty means `public_bridge`.
     `vxlan_device` and `vlan_device` carry tagged networks; empty means the device that bears the host's address, and
-    for VLANs the uplink in it when it is a bridge. `cpus`, `cpu_mhz` and `memory_mib` say how much of the machine is
+    for VLANs the uplink in it when it is a bridge. `vlan_switch` is an Open vSwitch bridge that tags in place of the
+    kernel; its trunk is the administrator's. `cpus`, `cpu_mhz` and `memory_mib` say how much of the machine is
     offered; 0 means all of what is found.
     """
 
@@ -26,6 +27,7 @@ class KvmOptions:
     control_bridge: str = ""
     vxlan_device: str = ""
     vlan_device: str = ""
+    vlan_switch: str = ""
     vxlan_port: int = 4789
     disk_cache: str = "none"
     max_image_gib: int = 2048
@@ -45,11 +47,13 @@ def parse(options: Mapping[str, Any]) -> KvmOptions:
             raise ValueError(f"the option {name} of the kvm backend is {wanted.__name__}, not {value!r}")
         if wanted is int and value < 0:
             raise ValueError(f"the option {name} of the kvm backend is at least 0, not {value}")
-        if name.endswith(("_bridge", "_device")) and value and not _DEVICE.fullmatch(value):
+        if name.endswith(("_bridge", "_device", "_switch")) and value and not _DEVICE.fullmatch(value):
             raise ValueError(f"the option {name} of the kvm backend names no network device: {value!r}")
     parsed = KvmOptions(**options)
     if parsed.disk_cache not in _CACHES:
         raise ValueError(f"disk_cache is one of {', '.join(sorted(_CACHES))}, not {parsed.disk_cache!r}")
+    if parsed.vlan_device and parsed.vlan_switch:
+        raise ValueError("VLANs leave the host by vlan_device or by vlan_switch, not by both")
     if not 0 < parsed.vxlan_port < 65536:
         raise ValueError(f"vxlan_port is a UDP port, not {parsed.vxlan_port}")
     return parsed
