@@ -221,9 +221,9 @@ class World:
         for bridge in self.bridges:
             run("ip", "link", "del", bridge, check=False)
 
-    def spec(self, epoch: int = 1) -> RouterSpec:
+    def spec(self, epoch: int = 1, *, rate_mbps: int = 0) -> RouterSpec:
         guest = NicSpec("02:00:00:00:01:01", ROUTER_IP, 24, GUEST_NETWORK, 0, default=False)
-        public = NicSpec("02:00:00:00:01:02", PUBLIC_IP, 24, PUBLIC_NETWORK, 1, gateway=OUTSIDE_IP)
+        public = NicSpec("02:00:00:00:01:02", PUBLIC_IP, 24, PUBLIC_NETWORK, 1, gateway=OUTSIDE_IP, rate_mbps=rate_mbps)
         return RouterSpec(self.router_name, "5f0c7a4e-0000-4000-8000-000000000001", epoch, (guest, public))
 
     def rules(self) -> str:
@@ -256,8 +256,8 @@ class RunningRouter:
         self.runner = runner
         self.launcher = NamespaceRouters(state)
 
-    def start(self, wanted: RouterConfig | None = None, epoch: int = 1) -> RouterFacts:
-        spec = self.world.spec(epoch)
+    def start(self, wanted: RouterConfig | None = None, epoch: int = 1, *, rate_mbps: int = 0) -> RouterFacts:
+        spec = self.world.spec(epoch, rate_mbps=rate_mbps)
         return self.runner.run(self.launcher.start(spec, wanted or config(), self.world.bridges))
 
     def configure(self, wanted: RouterConfig) -> RouterFacts:

@@ -1,7 +1,8 @@
-"""Network rates of guests by our own traffic control: libvirt's `<bandwidth>` needs queueing disciplines that not
-every kernel has, and its guests then do not start.
+"""Network rates of guests and routers by our own traffic control: libvirt's `<bandwidth>` needs queueing disciplines
+that not every kernel has, and its guests then do not start.
 
-A tap limits what goes to the guest. What comes from it is turned round through an `ifb` device, which limits that.
+A tap limits what goes to the guest. What comes from it is turned round through an `ifb` device, which limits that. Of a
+router's pair of devices both are ours: each end limits what it sends.
 """
 
 from pathlib import Path
@@ -39,13 +40,19 @@ async def clear(vm_name: str) -> None:
         await programs.attempt(["ip", "link", "del", device])
 
 
+async def limit(device: str, rate_mbps: int, *, namespace: str = "") -> None:
+    """Limit what a device sends, in a network namespace if one is named. Raises programs.Failed."""
+    where = ["-n", namespace] if namespace else []
+    await programs.run(["tc", *where, "qdisc", "replace", "dev", device, "root", *_bucket(rate_mbps)])
+
+
 async def _limit(tap: str, rate_mbps: int) -> None:
     mirror = mirror_name(tap)
     if not (_NET / mirror).exists():
         await programs.run(["ip", "link", "add", mirror, "type", "ifb"])
     await programs.run(["ip", "link", "set", mirror, "up"])
     for device in (tap, mirror):
-        await programs.run(["tc", "qdisc", "replace", "dev", device, "root", *_bucket(rate_mbps)])
+        await limit(device, rate_mbps)
     # Deleting first makes a repeated call end in one filter; there may be nothing to delete.
     await programs.attempt(["tc", "qdisc", "del", "dev", tap, "ingress"])
     await programs.run(["tc", "qdisc", "add", "dev", tap, "ingress"])

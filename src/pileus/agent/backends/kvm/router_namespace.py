@@ -23,7 +23,7 @@ import msgspec
 import structlog
 
 from pileus.agent.backend import Refused
-from pileus.agent.backends.kvm import programs, router_control
+from pileus.agent.backends.kvm import programs, rates, router_control
 from pileus.wire.messages import VmSeen
 from pileus.wire.operations import Reason, RouterFacts, RouterSpec
 from pileus.wire.places import NetworkRef
@@ -132,6 +132,9 @@ class NamespaceRouters:
         await self._bring_namespace(name)
         for index, nic in enumerate(life.router.nics):
             await self._plug(name, index, nic.mac, life.bridges[index])
+            if nic.rate_mbps:
+                await rates.limit(_outer(name, index), nic.rate_mbps)
+                await rates.limit(DEVICES[index], nic.rate_mbps, namespace=_namespace(name))
         await self._bring_appliance(life)
         return await router_control.configure(self._socket(name), config)
 
