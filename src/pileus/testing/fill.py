@@ -7,6 +7,7 @@ per card. Running guests have statistics. Nothing is on any host: no agent answe
 import random
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
+from contextlib import nullcontext
 from dataclasses import dataclass
 from typing import Any
 
@@ -30,7 +31,7 @@ from pileus.server.domain.network import GuestIpType, NetworkState
 from pileus.server.domain.storage import PoolState, VolumeKind, VolumeState
 from pileus.server.domain.vm import LifeState, VmKind, VmState
 from pileus.testing.builders import GIB, Cloud
-from pileus.testing.bulk import analyze, load, next_id, without_indexes
+from pileus.testing.bulk import analyze, load, next_id, without_indexes, written_at_once
 from pileus.wire.messages import HostKind
 from pileus.wire.places import Isolation, PoolKind, Traffic
 
@@ -61,13 +62,11 @@ class Shape:
 
 def fill(database: Database, cloud: Cloud, shape: Shape, *, seed: int = 1) -> None:
     """Fill a database that holds a small cloud (`World.cloud`): guests are of its zone, offering and template."""
-    with database.write() as tx:
+    many = shape.vms + shape.removed_vms >= MANY
+    with written_at_once(database) if many else nullcontext(), database.write() as tx:
         filling = _Filling(tx, cloud, shape, random.Random(seed))  # noqa: S311 (rows, not secrets)
-        if shape.vms + shape.removed_vms < MANY:
+        with without_indexes(tx, (vm, nic, volume, vm_incarnation, vm_stats)) if many else nullcontext():
             filling.run()
-        else:
-            with without_indexes(tx, (vm, nic, volume, vm_incarnation, vm_stats)):
-                filling.run()
         analyze(tx)
 
 
@@ -84,6 +83,7 @@ class _Filling:
             table: next_id(tx, table)
             for table in (domain, account, users, network, pod, cluster, storage_pool, host, vm, nic, volume, event)
         }
+        self._prefixes: dict[str, str] = {}
         self.used: Counter[tuple[str, int, Resource]] = Counter()
         """What accounts have, by owner and resource; domains follow from it."""
         self.claimed: Counter[int] = Counter()
@@ -124,7 +124,11 @@ class _Filling:
         return self.first[storage_pool] + n % self.shape.hosts // HOSTS_IN_CLUSTER
 
     def uuid(self, table: Table, n: int) -> str:
-        return f"{self.mark}-{len(table.name):04x}-4{ord(table.name[0]):03x}-a{ord(table.name[-1]):03x}-{n:012x}"
+        prefix = self._prefixes.get(table.name)
+        if prefix is None:
+            first, last = ord(table.name[0]), ord(table.name[-1])
+            prefix = self._prefixes[table.name] = f"{self.mark}-{len(table.name):04x}-4{first:03x}-a{last:03x}-"
+        return f"{prefix}{n:012x}"
 
     def before(self) -> int:
         """Some instant of the last thousand days."""
