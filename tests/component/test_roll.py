@@ -150,6 +150,22 @@ def test_more_changes_than_can_be_followed_write_the_roll_anew(
     assert shown(client, listall=True) == (everything, len(everything))
 
 
+def test_a_roll_that_follows_a_change_reads_marked_rows_alone(world: World, cloud: Cloud) -> None:
+    if not world.db.is_sqlite:
+        pytest.skip("plans of SQLite")
+    client = Client(world.db)
+    shown(client, listall=True)
+    with world.db.write() as tx:
+        another(tx, "more")
+    with counted_statements(world.db) as seen:
+        client.call("listVirtualMachines", listall=True, page=1, pagesize=5)
+    (statement,) = [text for text in seen if "vm.roll >" in text]
+    with world.db.reading.connect() as connection:
+        asked = ("1",) * statement.count("?")
+        plan = [step[3] for step in connection.exec_driver_sql(f"EXPLAIN QUERY PLAN {statement}", asked).all()]
+    assert plan == ["SEARCH vm USING INDEX ix_vm_roll (roll>?)"]
+
+
 def test_the_least_used_roll_goes_when_keys_are_too_many(
     world: World, cloud: Cloud, monkeypatch: pytest.MonkeyPatch
 ) -> None:
