@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from pileus.appliance.image import guest
+from pileus.appliance.image import disk, guest
 from pileus.appliance.image.guest import BuildError, build, find_kernel, main, module_order
 from pileus.appliance.image.initramfs import Entry, archive
 
@@ -114,7 +114,7 @@ def test_without_a_kernel_the_package_is_named(tmp_path: Path) -> None:
 def test_without_its_programs_every_package_is_named_at_once(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setattr(guest, "SYSTEM_PATH", str(tmp_path))
+    monkeypatch.setattr(disk, "SYSTEM_PATH", str(tmp_path))
     assert main([str(tmp_path / "out.qcow2")]) == 1
     complaint = capsys.readouterr().err
     for package in ("busybox-static", "mtools", "syslinux", "dosfstools", "e2fsprogs", "qemu-utils", "kmod", "fdisk"):

@@ -7,25 +7,19 @@ virtual router gives another. See README.md beside this file for what it can do.
 """
 
 import argparse
-import os
 import re
 import shutil
-import subprocess
 import sys
 import tempfile
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
+from pileus.appliance.image import disk
+from pileus.appliance.image.disk import BOOT_TIME, FAT, LINUX, MIB, BuildError, Partition, program, run
 from pileus.appliance.image.initramfs import Entry, archive
 
-MIB = 1024 * 1024
-SECTOR = 512
 BOOT_MIB = 24
 ROOT_MIB = 40
-DISK_MIB = 1 + BOOT_MIB + ROOT_MIB
-
-BOOT_TIME = 1_600_000_000
-"""Seconds since the epoch that every file of the image bears, so that two builds are equal."""
 
 MODULES = (
     *("virtio_pci", "virtio_blk", "virtio_net", "virtio_scsi"),
@@ -40,25 +34,9 @@ COMMAND_LINE = (
 DEFAULT_LOGIN = "$6$pileusguest$yV50mOE/.90RJjEui4v/7y17bn5cKc/wqzsO3knSyGEk1ZIRcURU.ymiNvm1Mmclq0P0ZUxaUum72D6snyg480"
 """Hash of "password", the guide's password of the default template."""
 
-PACKAGES = {
-    "busybox": "busybox-static",
-    "modprobe": "kmod",
-    "mkfs.vfat": "dosfstools",
-    "mcopy": "mtools",
-    "syslinux": "syslinux",
-    "mke2fs": "e2fsprogs",
-    "debugfs": "e2fsprogs",
-    "sfdisk": "fdisk",
-    "qemu-img": "qemu-utils",
-}
-"""Programs of the build, and the packages they come in."""
+PROGRAMS = ("busybox", "modprobe", "mkfs.vfat", "mcopy", "syslinux", "mke2fs", "debugfs", "sfdisk", "qemu-img")
 
 FILES = Path(__file__).with_name("guest")
-SYSTEM_PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
-
-
-class BuildError(Exception):
-    """The image cannot be built; the text says what is missing or what failed."""
 
 
 def build(out: Path, *, image_format: str = "qcow2", say: Callable[[str], None] = lambda text: None) -> None:
@@ -73,14 +51,11 @@ def build(out: Path, *, image_format: str = "qcow2", say: Callable[[str], None] 
         work = Path(name)
         initrd = work / "initrd"
         initrd.write_bytes(archive(_initial_files(version)))
-        boot = _boot_partition(work, kernel, initrd)
-        root = _root_partition(work)
-        disk = _disk(work, boot, root)
+        boot = disk.boot_partition(work, kernel, initrd, command_line=COMMAND_LINE, size_mib=BOOT_MIB)
+        parts = (Partition(boot, FAT, bootable=True), Partition(_root_partition(work), LINUX))
+        whole = disk.assemble(work, parts)
         say("converting")
-        finished = work / "finished"
-        compress = ["-c"] if image_format == "qcow2" else []
-        _run(["qemu-img", "convert", *compress, "-f", "raw", "-O", image_format, str(disk), str(finished)])
-        _place(finished, out)
+        disk.finish(work, whole, out, image_format=image_format)
     say(f"{out}: {out.stat().st_size / MIB:.1f} MiB")
 
 
@@ -102,26 +77,17 @@ def _version_key(version: str) -> tuple[int, ...]:
 
 def require_programs() -> None:
     """Raise BuildError naming every package that lacks, all at once."""
-    lacking = {package for program, package in PACKAGES.items() if shutil.which(program, path=SYSTEM_PATH) is None}
-    if _boot_record() is None:
-        lacking.add("syslinux-common")
-    if lacking:
-        raise BuildError(f"programs lack here: apt-get install {' '.join(sorted(lacking))}")
-    busybox = _program("busybox")
+    disk.require_programs(PROGRAMS)
+    busybox = program("busybox")
     if b"/ld-linux" in Path(busybox).read_bytes()[:4096]:
         raise BuildError(f"{busybox} is not static: apt-get install busybox-static")
-
-
-def _boot_record() -> Path | None:
-    path = Path("/usr/lib/syslinux/mbr/mbr.bin")
-    return path if path.exists() else None
 
 
 def _initial_files(version: str) -> Iterator[Entry]:
     """The initial RAM disk: busybox, the drivers in the order they load, and `init`."""
     for directory in ("bin", "dev", "mnt", "modules", "proc", "sys"):
         yield Entry.directory(directory)
-    yield Entry.file("bin/busybox", Path(_program("busybox")).read_bytes(), 0o755)
+    yield Entry.file("bin/busybox", Path(program("busybox")).read_bytes(), 0o755)
     yield Entry.file("init", (FILES / "init").read_bytes(), 0o755)
     # The kernel opens the console before anything can mount devtmpfs.
     yield Entry.character_device("dev/console", 5, 1)
@@ -135,29 +101,11 @@ def module_order(version: str, names: Sequence[str]) -> list[Path]:
     """Module files with every one after those it depends on; what is built into the kernel is left out."""
     order: dict[Path, None] = {}
     for name in names:
-        for line in _run(["modprobe", "-S", version, "-D", name]).splitlines():
+        for line in run(["modprobe", "-S", version, "-D", name]).splitlines():
             words = line.split()
             if words and words[0] == "insmod":
                 order[Path(words[1])] = None
     return list(order)
-
-
-def _boot_partition(work: Path, kernel: Path, initrd: Path) -> Path:
-    boot = work / "boot.fat"
-    config = work / "syslinux.cfg"
-    config.write_text(
-        f"DEFAULT guest\nPROMPT 0\nTIMEOUT 0\nLABEL guest\n KERNEL vmlinuz\n INITRD initrd\n APPEND {COMMAND_LINE}\n",
-        encoding="ascii",
-    )
-    _run(["mkfs.vfat", "--invariant", "-F16", "-n", "BOOT", "-C", str(boot), str(BOOT_MIB * 1024)])
-    for source, name in ((kernel, "vmlinuz"), (initrd, "initrd"), (config, "syslinux.cfg")):
-        copy = work / name
-        if copy != source:
-            shutil.copyfile(source, copy)
-        os.utime(copy, (BOOT_TIME, BOOT_TIME))
-        _run(["mcopy", "-m", "-i", str(boot), str(copy), f"::{name}"])
-    _run(["syslinux", "--install", str(boot)])
-    return boot
 
 
 def _root_partition(work: Path) -> Path:
@@ -166,7 +114,7 @@ def _root_partition(work: Path) -> Path:
     root = work / "root.ext4"
     options = ["-q", "-t", "ext4", "-m", "0", "-L", "root", "-U", "70696c65-7573-4777-8565-737400000001"]
     hashing = "hash_seed=70696c65-7573-4777-8565-737400000002,lazy_itable_init=0,root_owner=0:0"
-    _run(["mke2fs", *options, "-E", hashing, "-d", str(tree), str(root), f"{ROOT_MIB}M"])
+    run(["mke2fs", *options, "-E", hashing, "-d", str(tree), str(root), f"{ROOT_MIB}M"])
     _own_by_root(tree, root, work / "ownership")
     return root
 
@@ -176,9 +124,9 @@ def _fill_root(tree: Path) -> None:
     for name in ("dev", "mnt", "proc", "root", "run", "sys", "tmp", "var/lib/cloud", "etc/init.d"):
         (tree / name).mkdir(parents=True)
     (tree / "bin").mkdir()
-    shutil.copyfile(_program("busybox"), tree / "bin/busybox")
+    shutil.copyfile(program("busybox"), tree / "bin/busybox")
     (tree / "bin/busybox").chmod(0o755)
-    for name in _run(["busybox", "--list-full"]).split():
+    for name in run(["busybox", "--list-full"]).split():
         link = tree / name
         link.parent.mkdir(parents=True, exist_ok=True)
         if not link.exists():
@@ -211,66 +159,7 @@ def _own_by_root(tree: Path, root: Path, script: Path) -> None:
             lines.append(f"set_inode_field {inside} {field} @{BOOT_TIME}")
             lines.append(f"set_inode_field {inside} {field}_extra 0")
     script.write_text("\n".join(lines) + "\n", encoding="ascii")
-    _run(["debugfs", "-w", "-f", str(script), str(root)])
-
-
-def _disk(work: Path, boot: Path, root: Path) -> Path:
-    """Put boot record, partition table and both partitions together."""
-    record = _boot_record()
-    if record is None:
-        raise BuildError("programs lack here: apt-get install syslinux-common")
-    disk = work / "disk.raw"
-    with disk.open("wb") as file:
-        file.truncate(DISK_MIB * MIB)
-    first = MIB // SECTOR
-    second = first + BOOT_MIB * MIB // SECTOR
-    table = (
-        "label: dos\nlabel-id: 0x70696c65\n"
-        f"start={first},size={second - first},type=6,bootable\nstart={second},type=83\n"
-    )
-    _run(["sfdisk", "-q", str(disk)], table)
-    with disk.open("r+b") as file:
-        file.write(record.read_bytes()[:440])
-        for start, partition in ((first, boot), (second, root)):
-            file.seek(start * SECTOR)
-            file.write(partition.read_bytes())
-    return disk
-
-
-def _place(finished: Path, out: Path) -> None:
-    """Move the image to its name in one step, so that a half one is never seen there."""
-    out.parent.mkdir(parents=True, exist_ok=True)
-    beside = out.with_name(f".{out.name}.{os.getpid()}")
-    try:
-        shutil.copyfile(finished, beside)
-        beside.replace(out)
-    finally:
-        beside.unlink(missing_ok=True)
-
-
-def _program(name: str) -> str:
-    path = shutil.which(name, path=SYSTEM_PATH)
-    if path is None:
-        raise BuildError(f"{name} lacks here: apt-get install {PACKAGES[name]}")
-    return path
-
-
-def _run(command: Sequence[str], stdin: str = "") -> str:
-    """Run a program with fixed clock and language; its output. Raises BuildError with what it said."""
-    environment = {
-        "PATH": SYSTEM_PATH,
-        "LC_ALL": "C",
-        "TZ": "UTC",
-        "SOURCE_DATE_EPOCH": str(BOOT_TIME),
-        "E2FSPROGS_FAKE_TIME": str(BOOT_TIME),
-        "MTOOLS_SKIP_CHECK": "1",
-    }
-    done = subprocess.run(
-        [_program(command[0]), *command[1:]], input=stdin, capture_output=True, text=True, env=environment, check=False
-    )
-    if done.returncode != 0:
-        raise BuildError(f"{command[0]} failed ({done.returncode}): {done.stderr.strip() or done.stdout.strip()}")
-    return done.stdout
+    run(["debugfs", "-w", "-f", str(script), str(root)])
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
