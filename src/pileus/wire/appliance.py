@@ -8,6 +8,9 @@ from pileus.wire.router import RouterConfig
 
 MAX_LINE_BYTES = 64 * 1024 * 1024
 """Longest message either side takes."""
+CONTROL_PORT = "pileus.control"
+"""Name of the virtio-serial port of a system VM. There each line is a mark, a space and the message or reply."""
+MAX_MARK_BYTES = 64
 
 
 class ToRouter(Struct, frozen=True, tag_field="m"):

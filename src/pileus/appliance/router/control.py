@@ -1,6 +1,6 @@
 """The control channel: messages of `wire.appliance` on any stream, here a unix socket that only its owner may open.
 
-A virtio-serial port of a system VM is another stream for the same `converse`.
+A virtio-serial port of a system VM is another stream (`machine.port`), which has the same `answer` to each line.
 """
 
 import asyncio
@@ -25,8 +25,13 @@ log = structlog.get_logger()
 async def converse(reader: asyncio.StreamReader, writer: asyncio.StreamWriter, router: Router) -> None:
     """Answer every line until the other side ends."""
     while line := await reader.readline():
-        writer.write(encode(await _reply(line, router)) + b"\n")
+        writer.write(await answer(line, router) + b"\n")
         await writer.drain()
+
+
+async def answer(line: bytes, router: Router) -> bytes:
+    """The reply to one message, both as JSON on a line."""
+    return encode(await _reply(line, router))
 
 
 async def _reply(line: bytes, router: Router) -> RouterReply:
