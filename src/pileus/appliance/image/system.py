@@ -57,6 +57,7 @@ LEFT_OUT = (
     *("usr/lib/python3*/test/*", "usr/lib/python3*/idlelib/*", "usr/lib/python3*/lib2to3/*", "usr/lib/udev/*"),
     *("usr/lib/python3*/ensurepip/*", "usr/lib/python3*/pydoc_data/*", "usr/lib/python3*/distutils/*"),
     *("usr/lib/python3*/tkinter/*", "usr/lib/python3*/turtledemo/*", "usr/lib/python3*/unittest/*"),
+    *("usr/lib/python3*/lib-dynload/_ssl*", "usr/lib/python3*/lib-dynload/_hashlib*"),
     *("usr/lib/python3*/config-*", "usr/lib/python3*/sqlite3/*", "usr/lib/python3*/curses/*"),
     *("usr/lib/python3/*", "usr/include/*", "usr/games/*", "etc/init.d/*", "etc/cron*", "etc/logrotate.d/*"),
     *("etc/apparmor*", "etc/default/*", "etc/python3*", "etc/rsyslog.d/*", "var/*", "boot/System.map*", "boot/config*"),
@@ -183,8 +184,9 @@ def _is_kept(path: str) -> bool:
 
 
 def _add_drivers(tree: Path, modules: Modules) -> None:
-    early = modules.order(EARLY)
-    for file in dict.fromkeys([*early, *modules.order(ON_DEMAND)]):
+    loaded = modules.order(FIRST)
+    early = [file for file in modules.order(EARLY) if file not in loaded]
+    for file in dict.fromkeys([*loaded, *early, *modules.order(ON_DEMAND)]):
         target = tree / modules.place(file)
         target.parent.mkdir(parents=True, exist_ok=True)
         shutil.copyfile(file, target)

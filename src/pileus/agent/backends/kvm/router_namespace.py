@@ -9,14 +9,12 @@ with it; an agent that ends leaves it running.
 import asyncio
 import contextlib
 import os
-import re
 import shutil
 import signal
 import subprocess
 import sys
 import time
 from collections import defaultdict
-from collections.abc import AsyncIterator, Sequence
 from pathlib import Path
 
 import msgspec
@@ -24,6 +22,7 @@ import structlog
 
 from pileus.agent.backend import Refused
 from pileus.agent.backends.kvm import programs, rates, router_control
+from pileus.agent.backends.kvm.router_lives import Life, Lives, check, checked, number_of, refusing
 from pileus.wire.messages import VmSeen
 from pileus.wire.operations import Reason, RouterFacts, RouterSpec
 from pileus.wire.places import NetworkRef
@@ -38,38 +37,26 @@ END_SECONDS = 10.0
 GRACE_SECONDS = 2.0
 POLL_SECONDS = 0.01
 
-_name = re.compile(r"r-([0-9]{1,10})-VM")
 _inherited = ("PYTHONPATH", "VIRTUAL_ENV", "HOME", "LANG")
 _path = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 
 log = structlog.get_logger()
 
 
-class Life(msgspec.Struct, frozen=True):
-    """What is written of a router before it is made."""
-
-    router: RouterSpec
-    bridges: tuple[str, ...]
-
-
 class NamespaceRouters:
     """Routers of one host, kept in `state`, a directory of ours alone. A `RouterLauncher`."""
 
     def __init__(self, state: Path) -> None:
-        self._state = state
+        self._lives = Lives(state)
         self._locks: defaultdict[str, asyncio.Lock] = defaultdict(asyncio.Lock)
         self._appliances: dict[str, subprocess.Popen[bytes]] = {}
         """Those we started ourselves: held so that they are reaped, and killed before they have entered."""
 
     async def start(self, router: RouterSpec, config: RouterConfig, bridges: tuple[str, ...]) -> RouterFacts:
         """As `RouterLauncher.start`. A start that is refused leaves nothing that was not there before."""
-        _check(router, bridges)
-        async with self._locks[router.name], _refusing("start"):
-            life = self._life(router.name)
-            if life is not None and life.router.epoch > router.epoch:
-                text = f"epoch {router.epoch} of {router.name} is older than {life.router.epoch}"
-                raise Refused(Reason.STALE_EPOCH, text)
-            known = life is not None and life.router.epoch == router.epoch
+        check(router, bridges)
+        async with self._locks[router.name], refusing("start"):
+            known = self._lives.known(router)
             if not known:
                 await self._remove(router.name)
             try:
@@ -82,8 +69,8 @@ class NamespaceRouters:
 
     async def configure(self, name: str, config: RouterConfig) -> RouterFacts:
         """As `RouterLauncher.configure`; an appliance that died is started again first."""
-        async with self._locks[name], _refusing("configure"):
-            life = self._life(name)
+        async with self._locks[name], refusing("configure"):
+            life = self._lives.of(name)
             if life is None or not _namespace_path(name).exists():
                 raise Refused(Reason.MISSING, f"router {name} is not here")
             await self._bring_appliance(life)
@@ -91,14 +78,12 @@ class NamespaceRouters:
 
     async def remove(self, name: str) -> None:
         """As `RouterLauncher.remove`."""
-        if not _name.fullmatch(name):
-            raise Refused(Reason.REJECTED, f"{name!r} is not the name of a router")
-        async with self._locks[name], _refusing("remove"):
+        async with self._locks[checked(name)], refusing("remove"):
             await self._remove(name)
 
     async def seen(self) -> list[VmSeen]:
         """As `RouterLauncher.seen`."""
-        lives = [life for name in self._names() if (life := self._life(name)) is not None]
+        lives = self._lives.every()
         running = await asyncio.gather(*(self._runs(life.router.name) for life in lives))
         return [
             VmSeen(name=life.router.name, uuid=life.router.uuid, epoch=life.router.epoch, running=runs, router=True)
@@ -107,14 +92,14 @@ class NamespaceRouters:
 
     async def networks_of(self, name: str) -> tuple[NetworkRef, ...]:
         """As `RouterLauncher.networks_of`."""
-        life = self._life(name)
+        life = self._lives.of(name)
         return tuple(nic.network for nic in life.router.nics) if life else ()
 
     async def revive(self) -> None:
         """Start the appliance again in every namespace where it died; it applies its last config by itself."""
-        for name in self._names():
+        for name in self._lives.names():
             async with self._locks[name]:
-                life = self._life(name)
+                life = self._lives.of(name)
                 if life is None or not _namespace_path(name).exists():
                     continue
                 try:
@@ -128,7 +113,7 @@ class NamespaceRouters:
     async def _bring(self, life: Life, config: RouterConfig) -> RouterFacts:
         """Make whatever of the router is not there, and apply the config."""
         name = life.router.name
-        self._keep(life)
+        self._lives.keep(life)
         await self._bring_namespace(name)
         for index, nic in enumerate(life.router.nics):
             await self._plug(name, index, nic.mac, life.bridges[index])
@@ -242,43 +227,11 @@ class NamespaceRouters:
         pids = {pid for pid in found if not program or program in _arguments(pid)}
         return pids | ({own.pid} if own is not None and own.poll() is None else set())
 
-    def _names(self) -> list[str]:
-        if not self._state.exists():
-            return []
-        return sorted(path.name for path in self._state.iterdir() if _name.fullmatch(path.name))
-
     def _place(self, name: str) -> Path:
-        return self._state / name
+        return self._lives.place(name)
 
     def _socket(self, name: str) -> Path:
         return self._place(name) / "control"
-
-    def _life(self, name: str) -> Life | None:
-        if not _name.fullmatch(name):
-            raise Refused(Reason.REJECTED, f"{name!r} is not the name of a router")
-        try:
-            return msgspec.json.decode((self._place(name) / "life.json").read_bytes(), type=Life)
-        except FileNotFoundError:
-            return None
-
-    def _keep(self, life: Life) -> None:
-        place = self._place(life.router.name)
-        place.mkdir(parents=True, exist_ok=True, mode=0o700)
-        new = place / "life.json.new"
-        with new.open("wb") as file:
-            file.write(msgspec.json.encode(life))
-            file.flush()
-            os.fsync(file.fileno())
-        new.replace(place / "life.json")
-
-
-@contextlib.asynccontextmanager
-async def _refusing(what: str) -> AsyncIterator[None]:
-    """Programs and sockets that fail become a refusal with what they said."""
-    try:
-        yield
-    except (programs.Failed, router_control.Unreachable, OSError) as error:
-        raise Refused(Reason.FAILED, f"router {what}: {error}") from error
 
 
 async def _remove_link(device: str) -> None:
@@ -296,13 +249,6 @@ def _arguments(pid: int) -> list[str]:
         return []
 
 
-def _check(router: RouterSpec, bridges: Sequence[str]) -> None:
-    if not _name.fullmatch(router.name):
-        raise Refused(Reason.REJECTED, f"{router.name!r} is not the name of a router")
-    if not 1 <= len(router.nics) <= len(DEVICES) or len(bridges) != len(router.nics):
-        raise Refused(Reason.REJECTED, f"router {router.name} has {len(router.nics)} NICs and {len(bridges)} bridges")
-
-
 def _namespace(name: str) -> str:
     return f"pileus-{name}"
 
@@ -313,10 +259,7 @@ def _namespace_path(name: str) -> Path:
 
 def _outer(name: str, index: int) -> str:
     """The host's end of a veth pair: r<vm id>-eth0 would not fit into 15 characters for every id."""
-    match = _name.fullmatch(name)
-    if match is None:
-        raise Refused(Reason.REJECTED, f"{name!r} is not the name of a router")
-    return f"r{match[1]}-{index}"
+    return f"r{number_of(name)}-{index}"
 
 
 async def _mtu(bridge: str) -> int:
