@@ -1,16 +1,21 @@
-"""KVM hosts by libvirt: qcow2 clones, VXLAN networks as bridges made on use, routers in network namespaces."""
+"""KVM hosts by libvirt: qcow2 clones, VXLAN networks as bridges made on use, routers in namespaces or machines."""
 
 from pathlib import Path
 
 from pileus.agent.backend import Backend, HostSettings
+from pileus.agent.backends.kvm import machine
 from pileus.agent.backends.kvm.backend import KvmBackend
+from pileus.agent.backends.kvm.domains import Domains
 from pileus.agent.backends.kvm.options import KvmOptions, parse
+from pileus.agent.backends.kvm.router_image import RouterImages
 from pileus.agent.backends.kvm.router_namespace import NamespaceRouters
+from pileus.agent.backends.kvm.router_vm import VmRouters
+from pileus.agent.backends.kvm.routers import Routers
 
 __all__ = ["KvmBackend", "KvmOptions", "create"]
 
-ROUTERS = "routers"
-"""Directory of the routers' state, below the host's state directory."""
+ROUTERS, MACHINES, IMAGES = "routers", "router-machines", "system-templates"
+"""Directories below the host's: the state of routers in namespaces and in machines, and what the latter boot from."""
 
 
 def create(settings: HostSettings) -> Backend:
@@ -18,4 +23,16 @@ def create(settings: HostSettings) -> Backend:
 
     Raises ValueError for an option of another name or kind.
     """
-    return KvmBackend(settings, parse(settings.options), NamespaceRouters(Path(settings.state_dir) / ROUTERS))
+    options = parse(settings.options)
+    state = Path(settings.state_dir)
+    domains = Domains(options.libvirt_uri)
+    machines = VmRouters(
+        state / MACHINES,
+        call=domains.call,
+        images=RouterImages(
+            state / IMAGES, credentials=settings.credentials, max_image_bytes=options.max_image_gib << 30
+        ),
+        accelerated=lambda: machine.can_accelerate(machine.read_cpuinfo()),
+        disk_cache=options.disk_cache,
+    )
+    return KvmBackend(settings, options, domains, Routers(NamespaceRouters(state / ROUTERS), machines))

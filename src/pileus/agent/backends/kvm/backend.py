@@ -36,12 +36,12 @@ ROUTER_PREFIX = "r-"
 class KvmBackend:
     """One KVM host, with its agent on it: paths, devices and libvirtd are those of this machine."""
 
-    def __init__(self, settings: HostSettings, options: KvmOptions, routers: RouterLauncher) -> None:
+    def __init__(self, settings: HostSettings, options: KvmOptions, domains: Domains, routers: RouterLauncher) -> None:
         self._options = options
         self._address = settings.address
         self._consoles = Path(settings.state_dir) / CONSOLES
         self._routers = routers
-        self._domains = Domains(options.libvirt_uri)
+        self._domains = domains
         self._bridges = Bridges(options, settings.address)
         self._pools = Pools(
             host_uuid=settings.host_uuid,

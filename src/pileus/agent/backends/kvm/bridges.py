@@ -78,7 +78,7 @@ class Bridges:
     def seat(self, network: NetworkRef) -> Seat:
         """Where a NIC of this network is plugged; the network must be there."""
         bridge = self.name_of(network)
-        mtu = _mtu(bridge)
+        mtu = mtu_of(bridge)
         return Seat(bridge, mtu if network.isolation is not Isolation.UNTAGGED and mtu < ETHERNET_MTU else 0)
 
     async def plug(self, network: NetworkRef) -> None:
@@ -113,7 +113,7 @@ class Bridges:
         uplink = _uplink(network)
         carrier = await self._carrier(network)
         overhead = VXLAN_OVERHEAD if network.isolation is Isolation.VXLAN else VLAN_OVERHEAD
-        mtu = min(ETHERNET_MTU, _mtu(carrier) - overhead)
+        mtu = min(ETHERNET_MTU, mtu_of(carrier) - overhead)
         if not _exists(bridge):
             # Snooping needs a querier; without one it loses multicast between guests.
             kind = ["type", "bridge", "mcast_snooping", "0", "stp_state", "0", "forward_delay", "0"]
@@ -208,7 +208,8 @@ def _exists(device: str) -> bool:
     return (_NET / device).exists()
 
 
-def _mtu(device: str) -> int:
+def mtu_of(device: str) -> int:
+    """The MTU of a device. Raises programs.Failed when there is none of this name."""
     try:
         return int((_NET / device / "mtu").read_text())
     except FileNotFoundError as error:

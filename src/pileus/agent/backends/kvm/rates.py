@@ -28,7 +28,7 @@ async def apply(vm: VmSpec) -> None:
     try:
         for nic in vm.nics:
             if nic.rate_mbps:
-                await _limit(tap_name(vm.name, nic.device_id), nic.rate_mbps)
+                await limit_tap(tap_name(vm.name, nic.device_id), nic.rate_mbps)
     except programs.Failed as error:
         raise Refused(Reason.FAILED, f"the network rate of {vm.name} cannot be set: {error}") from error
 
@@ -46,7 +46,8 @@ async def limit(device: str, rate_mbps: int, *, namespace: str = "") -> None:
     await programs.run(["tc", *where, "qdisc", "replace", "dev", device, "root", *_bucket(rate_mbps)])
 
 
-async def _limit(tap: str, rate_mbps: int) -> None:
+async def limit_tap(tap: str, rate_mbps: int) -> None:
+    """Limit a tap in both directions; one that is limited already gets the new rate. Raises programs.Failed."""
     mirror = mirror_name(tap)
     if not (_NET / mirror).exists():
         await programs.run(["ip", "link", "add", mirror, "type", "ifb"])

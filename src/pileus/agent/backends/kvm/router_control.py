@@ -1,7 +1,13 @@
-"""The agent's end of a router appliance's control channel, and how to tell whether anyone is at the other end."""
+"""The agent's end of a router appliance's control channel, and how to tell whether anyone is at the other end.
+
+A channel is a socket of the appliance itself, or a port of the machine that it is in (`appliance.machine.port`): what
+comes from a port may be the answer to somebody before us, so there every line bears a mark.
+"""
 
 import asyncio
 import os
+import secrets
+from dataclasses import dataclass
 from pathlib import Path
 
 import msgspec
@@ -19,7 +25,17 @@ class Unreachable(Exception):
     """Nobody answers at the control socket."""
 
 
-async def configure(socket: Path, config: RouterConfig) -> RouterFacts:
+@dataclass(frozen=True)
+class Port:
+    """The host's end of a virtual machine's port; `path` "." when the machine is off."""
+
+    path: Path
+
+
+Channel = Path | Port
+
+
+async def configure(socket: Channel, config: RouterConfig) -> RouterFacts:
     """Have the router at `socket` apply `config`; raises Refused with its reason, or Unreachable."""
     reply = await ask(socket, Configure(config), CONFIGURE_SECONDS)
     if reply.refusal is not None:
@@ -29,24 +45,25 @@ async def configure(socket: Path, config: RouterConfig) -> RouterFacts:
     return reply.facts
 
 
-async def answers(socket: Path) -> bool:
+async def answers(socket: Channel, *, seconds: float | None = None) -> bool:
     """Is there a router at `socket` that answers?"""
     try:
-        await ask(socket, Status(traffic=False), STATUS_SECONDS)
+        await ask(socket, Status(traffic=False), STATUS_SECONDS if seconds is None else seconds)
     except Unreachable:
         return False
     return True
 
 
-async def ask(socket: Path, message: AnyToRouter, seconds: float) -> RouterReply:
+async def ask(channel: Channel, message: AnyToRouter, seconds: float) -> RouterReply:
     """One message and its reply; raises Unreachable when none comes in `seconds`."""
+    mark = secrets.token_hex(8).encode() if isinstance(channel, Port) else b""
     try:
         async with asyncio.timeout(seconds):
-            reader, writer = await _connect(socket)
+            reader, writer = await _connect(channel.path if isinstance(channel, Port) else channel)
             try:
-                writer.write(encode(message) + b"\n")
+                writer.write(b"\n" + mark + b" " + encode(message) + b"\n" if mark else encode(message) + b"\n")
                 await writer.drain()
-                line = await reader.readline()
+                line = await _reply(reader, mark)
             finally:
                 writer.close()
     except (OSError, TimeoutError, ValueError) as error:
@@ -55,6 +72,17 @@ async def ask(socket: Path, message: AnyToRouter, seconds: float) -> RouterReply
         return decode_reply(line)
     except msgspec.DecodeError as error:
         raise Unreachable(f"the router ended the conversation: {error}") from error
+
+
+async def _reply(reader: asyncio.StreamReader, mark: bytes) -> bytes:
+    """The line that answers us; b"" when the other side ends."""
+    while line := await reader.readline():
+        if not mark:
+            return line
+        marked, _, rest = line.partition(b" ")
+        if marked == mark:
+            return rest
+    return b""
 
 
 async def _connect(socket: Path) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
