@@ -6,7 +6,7 @@ export VENV
 
 .DEFAULT_GOAL := help
 .PHONY: help setup up down status test check unit e2e bench simulate docs clean
-.PHONY: api-coverage fuzz role-matrix databases kill-run
+.PHONY: api-coverage fuzz role-matrix databases kill-run systemvm
 
 help: ## List the targets
 	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -16,6 +16,9 @@ setup: ## Install what the others need (Debian packages, virtual environment)
 
 up: setup ## A whole cloud on this machine: server, one host, a template
 	@$(BIN)/pileus up
+
+systemvm: setup ## The template of routers that are virtual machines (100 MB of packages the first time), in build/
+	@$(BIN)/python -m pileus.appliance.image.system build/systemvm.qcow2
 
 down: setup ## Stop that cloud; nothing of it stays running (make down PURGE=1 forgets its data too)
 	@$(BIN)/pileus down $(if $(PURGE),--purge)

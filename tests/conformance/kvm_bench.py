@@ -45,6 +45,13 @@ class KvmLand:
     url: str
     sha256: str
     credentials: Credentials
+    served: dict[str, Path]
+    """What the store has, by the name at the end of the URL."""
+
+    def serve(self, image: Path) -> str:
+        """Put an image into the store; its URL."""
+        self.served[image.name] = image
+        return f"{self.url.rpartition('/')[0]}/{image.name}"
 
 
 @pytest.fixture(scope="session")
@@ -61,8 +68,10 @@ def kvm_land(tmp_path_factory: pytest.TempPathFactory, watchdog: Watchdog) -> It
         switch.connect_root()
         host = SandboxHost("h1", 1, switch, directory / "hosts")
         host.start()
-        with _store(str(switch.gateway), image, directory / "tls") as (url, credentials):
-            yield KvmLand(host, directory, url, hashlib.sha256(image.read_bytes()).hexdigest(), credentials)
+        served = {image.name: image}
+        with _store(str(switch.gateway), served, directory / "tls") as (url, credentials):
+            sha256 = hashlib.sha256(image.read_bytes()).hexdigest()
+            yield KvmLand(host, directory, f"{url}/{image.name}", sha256, credentials, served)
         host.stop()
         switch.destroy()
     finally:
@@ -73,8 +82,8 @@ def kvm_land(tmp_path_factory: pytest.TempPathFactory, watchdog: Watchdog) -> It
 
 
 @contextmanager
-def _store(address: str, image: Path, place: Path) -> Iterator[tuple[str, Credentials]]:
-    """A secondary storage on the switch that serves one image to hosts with a certificate."""
+def _store(address: str, served: dict[str, Path], place: Path) -> Iterator[tuple[str, Credentials]]:
+    """A secondary storage on the switch that serves images to hosts with a certificate."""
     place.mkdir()
     authority = trustme.CA()
     authority.cert_pem.write_to_path(place / "ca.pem")
@@ -84,7 +93,7 @@ def _store(address: str, image: Path, place: Path) -> Iterator[tuple[str, Creden
 
     class Handler(http.server.BaseHTTPRequestHandler):
         def do_GET(self) -> None:
-            content = image.read_bytes()
+            content = served[self.path.removeprefix("/")].read_bytes()
             self.send_response(200)
             self.send_header("content-length", str(len(content)))
             self.end_headers()
@@ -103,7 +112,7 @@ def _store(address: str, image: Path, place: Path) -> Iterator[tuple[str, Creden
     thread.start()
     try:
         credentials = Credentials(str(place / "host.pem"), str(place / "host.key"), str(place / "ca.pem"))
-        yield f"https://{address}:{server.server_port}/small.qcow2", credentials
+        yield f"https://{address}:{server.server_port}", credentials
     finally:
         server.shutdown()
         thread.join()

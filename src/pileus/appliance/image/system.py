@@ -92,6 +92,8 @@ PROGRAMS = (
 MODULES_OF_OURS = ("__init__.py", "appliance/__init__.py", "appliance/router", "appliance/machine", "wire")
 LIBRARIES = ("msgspec", "structlog")
 FILES = Path(__file__).with_name("system")
+SOURCES = "sources"
+"""How the line of the manifest begins that says what of ours the image was made from."""
 
 
 def build(
@@ -279,9 +281,29 @@ def _initial_files(modules: Modules) -> Iterator[Entry]:
 
 def _manifest(fetched: Sequence[Path], out: Path) -> Iterator[str]:
     yield f"sha256 {hashlib.sha256(out.read_bytes()).hexdigest()}"
+    yield f"{SOURCES} {sources()}"
     for package in fetched:
         match = re.fullmatch(r"([^_]+)_([^_]+)_[^_]+\.deb", package.name)
         yield f"{match[1]} {match[2].replace('%3a', ':')}" if match else package.name
+
+
+def sources() -> str:
+    """A checksum of what of ours goes into the image, or decides what does."""
+    own = Path(pileus.__file__).parent
+    here = [own / name for name in MODULES_OF_OURS] + [Path(__file__).parent]
+    files = sorted(file for place in here for file in ([place] if place.is_file() else place.rglob("*")))
+    hashed = hashlib.sha256()
+    for file in files:
+        if file.is_file() and "__pycache__" not in file.parts:
+            content = file.read_bytes()
+            hashed.update(f"{file.relative_to(own)} {len(content)}\n".encode() + content)
+    return hashed.hexdigest()
+
+
+def is_current(out: Path) -> bool:
+    """Whether the image was built from the sources that are here."""
+    manifest = out.with_name(f"{out.name}.manifest")
+    return out.exists() and manifest.exists() and f"{SOURCES} {sources()}\n" in manifest.read_text()
 
 
 def _uuid(number: int) -> str:
