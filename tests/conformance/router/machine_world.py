@@ -84,8 +84,7 @@ def spec(machine: RouterMachine | None, epoch: int) -> RouterSpec:
     """One life of the router, in a machine or in a namespace."""
     guest = NicSpec("02:00:00:00:01:01", ROUTER_IP, 24, GUEST_NETWORK, 0, default=False)
     public = NicSpec(
-        "02:00:00:00:01:02", PUBLIC_IP, 24, PUBLIC_NETWORK, 1, gateway=OUTSIDE_IP,
-        rate_mbps=RATE_MBPS if machine else 0,
+        "02:00:00:00:01:02", PUBLIC_IP, 24, PUBLIC_NETWORK, 1, gateway=OUTSIDE_IP, rate_mbps=RATE_MBPS
     )  # fmt: skip
     return RouterSpec(NAME, UUID, epoch, (guest, public), machine=machine)
 

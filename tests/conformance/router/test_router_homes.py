@@ -155,9 +155,8 @@ def test_a_port_is_forwarded_and_no_other(router: Resident, web: Guest, site: Si
         assert not reaches(site.outside, PUBLIC_IP, 22)
 
 
-def test_the_public_side_of_a_machine_has_its_rate(router: Resident, site: Site, home: str) -> None:
-    limits = site.host.run(["tc", "qdisc", "show"])
-    assert (f"rate {RATE_MBPS}Mbit" in limits) is (home == MACHINE)
+def test_the_public_side_has_its_rate(router: Resident, site: Site) -> None:
+    assert f"rate {RATE_MBPS}Mbit" in site.host.run(["tc", "qdisc", "show"])
 
 
 def test_a_newer_generation_replaces_the_config_and_an_older_one_is_refused(router: Resident, web: Guest) -> None:
