@@ -87,8 +87,9 @@ def test_a_rule_is_on_the_router_when_its_job_is_done(world: World, network_id: 
         {"publicendport": 8070},
         {"publicendport": 8082},
         {"publicendport": 8082, "privateendport": 81},
-        {"cidrlist": "192.0.2.0/24"},
-        {"openfirewall": False},
+        {"cidrlist": "192.0.2.1/24"},
+        {"cidrlist": "everybody"},
+        {"openfirewall": False, "cidrlist": "192.0.2.0/24"},
     ],
 )
 def test_a_rule_that_cannot_be_is_refused_and_leaves_nothing(

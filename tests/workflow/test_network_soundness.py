@@ -1,63 +1,32 @@
 """Every workflow on networks and routers: whatever goes wrong where, it ends as it must and leaves nothing behind."""
 
-from collections.abc import Callable
-from dataclasses import dataclass
-
 import pytest
+from network_cases import Case, address_of, at_rest, command, config_of, in_use, is_lost, is_running
 from sqlalchemy import select
 
 from pileus.server.db.queries import network as networks
-from pileus.server.db.queries import public_ip as public_ips
 from pileus.server.db.tables.job import job
-from pileus.server.db.tables.network import port_forwarding_rule
 from pileus.server.db.transaction import Tx
-from pileus.server.domain.caller import Caller
 from pileus.server.domain.network import NetworkState
 from pileus.server.domain.vm import VmState
 from pileus.server.jobs.plan import Parts, workflow
 from pileus.server.jobs.submit import JobRef, submit
 from pileus.server.services import network as network_service
-from pileus.server.services import port_forwarding, public_ip
+from pileus.server.services import public_ip
 from pileus.server.services import router as routers
 from pileus.server.workflows.network_configure import push
 from pileus.server.workflows.network_ready import network_ready
 from pileus.server.workflows.network_shutdown import network_shutdown
 from pileus.testing import World
-from pileus.testing.builders import Cloud, root
+from pileus.testing.builders import root
 from pileus.testing.networks import (
-    guest,
     implement,
     net_of,
     owner_of,
     router_of,
     running_network,
-    virtual_network,
 )
 from pileus.testing.soundness import SCENARIOS, Scenario, Soundness
-from pileus.wire.router import RouterConfig
-
-
-@dataclass(frozen=True)
-class Case:
-    """A cloud with an account, its network and a stopped guest on it."""
-
-    cloud: Cloud
-    user: Caller
-    network: int
-    guest: int
-
-
-def at_rest(world: World) -> Case:
-    cloud = world.cloud()
-    user = world.account()
-    network = virtual_network(world, user, cloud.zone)
-    return Case(cloud, user, network, guest(world, user, cloud, network))
-
-
-def in_use(world: World) -> Case:
-    case = at_rest(world)
-    world.result(implement(world, case.network))
-    return case
 
 
 def without_guest(world: World) -> Case:
@@ -86,18 +55,6 @@ def submit_ready(world: World, case: Case) -> JobRef:
         return submit(tx, only_ready(network=case.network, vm=case.guest), owner_of(case.user), command="test")
 
 
-def command(act: Callable[[Tx, Case, int], str]) -> Callable[[World, Case], JobRef]:
-    """Submit by what a service does; it is given the router's key, 0 without a router."""
-
-    def submit_it(world: World, case: Case) -> JobRef:
-        router = net_of(world, case.network).router_id or 0
-        with world.db.write() as tx:
-            uuid = act(tx, case, router)
-        return JobRef(world.job(uuid)["id"], uuid)
-
-    return submit_it
-
-
 def submit_shutdown(world: World, case: Case) -> JobRef:
     with world.db.write() as tx:
         networks.change(tx, case.network, idle_at=tx.now)
@@ -115,14 +72,6 @@ def submit_push(world: World, case: Case) -> JobRef:
         row = tx.one(select(job.c.id, job.c.uuid).where(job.c.open == 1, job.c.workflow == "network.configure"))
     assert row is not None
     return JobRef(row["id"], row["uuid"])
-
-
-def is_running(world: World, case: Case) -> None:
-    net, router = net_of(world, case.network), router_of(world, case.network)
-    assert net.state is NetworkState.IMPLEMENTED
-    assert net.applied == net.desired
-    assert router.runs
-    assert config_of(world, router.name).generation == net.applied
 
 
 def is_halted(world: World, case: Case) -> None:
@@ -161,69 +110,16 @@ def has_changed_domain(world: World, case: Case) -> None:
     assert config_of(world, router_of(world, case.network).name).domain == "changed.example"
 
 
-def config_of(world: World, name: str) -> RouterConfig:
-    """What a simulated router runs."""
-    config = next(found.config for _, found in world.hosts.world.guests() if found.name == name)
-    assert config is not None
-    return config
-
-
-def with_rule(world: World) -> Case:
-    case = in_use(world)
-    world.result(command(add_rule)(world, case))
-    return case
-
-
 def with_address(world: World) -> Case:
     case = in_use(world)
     world.result(command(add_address)(world, case))
     return case
 
 
-def address_of(tx: Tx, network: int, *, source_nat: bool) -> int:
-    return next(a.id for a in public_ips.of_network(tx, network) if a.is_source_nat is source_nat)
-
-
 def add_address(tx: Tx, case: Case, _router: int) -> str:
     return public_ip.associate(
         tx, case.user, zone_id=case.cloud.zone, network_id=case.network, account_name=None, domain_id=None
     )[0]
-
-
-def add_rule(tx: Tx, case: Case, _router: int) -> str:
-    return port_forwarding.create(
-        tx,
-        case.user,
-        public_ip_id=address_of(tx, case.network, source_nat=True),
-        vm_id=case.guest,
-        protocol="tcp",
-        public_port=8080,
-        public_end_port=None,
-        private_port=80,
-        private_end_port=None,
-        cidrs=(),
-        open_firewall=True,
-    )[0]
-
-
-def delete_rule(tx: Tx, case: Case, _router: int) -> str:
-    rule = tx.scalar(select(port_forwarding_rule.c.id).where(port_forwarding_rule.c.live == 1))
-    return port_forwarding.delete(tx, case.user, rule)
-
-
-def is_lost(world: World, case: Case) -> bool:
-    """Whether the host said that it has no such router: then it rests, for nobody runs who needs it."""
-    if net_of(world, case.network).failure != "refused as missing":
-        return False
-    assert router_of(world, case.network).state is VmState.STOPPED
-    return True
-
-
-def forwards(world: World, case: Case, count: int) -> None:
-    if is_lost(world, case):
-        return
-    is_running(world, case)
-    assert len(config_of(world, router_of(world, case.network).name).port_forwards) == count
 
 
 def shows_addresses(world: World, case: Case, count: int) -> None:
@@ -309,10 +205,6 @@ SOUND = [
             lambda tx, c, _: public_ip.disassociate(tx, c.user, address_of(tx, c.network, source_nat=False))
         ),
         holds=lambda w, c: shows_addresses(w, c, 1),
-    ),
-    Soundness("port_forwarding.create", prepare=in_use, submit=command(add_rule), holds=lambda w, c: forwards(w, c, 1)),
-    Soundness(
-        "port_forwarding.delete", prepare=with_rule, submit=command(delete_rule), holds=lambda w, c: forwards(w, c, 0)
     ),
 ]
 

@@ -10,17 +10,20 @@ from sqlalchemy import Column, ColumnElement, Select, Table, func, select
 from pileus.agent.backends.simulator import SimulatedHosts, SimulatedStore
 from pileus.server.db import rows
 from pileus.server.db.prepared import Prepared
+from pileus.server.db.queries.rule import KINDS
 from pileus.server.db.tables.account import account, domain, resource_count
 from pileus.server.db.tables.host import host, host_capacity, host_operation, storage_pool
 from pileus.server.db.tables.job import job
 from pileus.server.db.tables.network import network, network_config, nic, pod_ip, public_ip, vlan_ip_range
 from pileus.server.db.tables.place import zone_vnet
+from pileus.server.db.tables.rule import firewall_rule, load_balancer_member, load_balancer_rule
 from pileus.server.db.tables.template import template, template_copy, template_on_pool
 from pileus.server.db.tables.vm import vm, vm_incarnation
 from pileus.server.db.tables.volume import volume
+from pileus.server.db.tables.vpn import vpn_user
 from pileus.server.db.transaction import Tx
 from pileus.server.domain.account import Resource
-from pileus.server.domain.network import IpState, NetworkState
+from pileus.server.domain.network import IpState, NetworkState, RuleState
 from pileus.server.domain.storage import CopyState, VolumeState
 from pileus.server.domain.vm import LifeState, VmKind, VmState
 
@@ -37,6 +40,7 @@ class Left:
     vnets: tuple[str, ...]
     addresses: tuple[str, ...]
     networks: tuple[str, ...]
+    rules: tuple[str, ...]
 
     def assert_same(self, before: "Left") -> None:
         """Raises AssertionError with what came and what went, kind by kind."""
@@ -60,6 +64,10 @@ def left_in(tx: Tx, hosts: SimulatedHosts) -> Left:
         vnets=_facts(tx, _VNETS),
         addresses=_facts(tx, _ADDRESSES),
         networks=_facts(tx, _NETWORKS),
+        rules=(
+            *(f"{table.name} {fact}" for table, live in _RULES.items() for fact in _facts(tx, live)),
+            *_facts(tx, _STATIC_NATS),
+        ),
     )
 
 
@@ -68,6 +76,12 @@ _POOLS = Prepared(select(storage_pool.c.id, storage_pool.c.allocated_bytes))
 _VNETS = Prepared(select(zone_vnet.c.vnet, zone_vnet.c.network_id).where(zone_vnet.c.network_id.is_not(None)))
 _ADDRESSES = Prepared(select(public_ip.c.address, public_ip.c.state).where(public_ip.c.state != str(IpState.FREE)))
 _NETWORKS = Prepared(select(network.c.id, network.c.state).where(network.c.live == 1))
+
+_STATIC_NATS = Prepared(select(public_ip.c.address, public_ip.c.vm_id).where(public_ip.c.is_static_nat == 1))
+_RULES = {
+    table: Prepared(select(table.c.id, table.c.state).where(table.c.live == 1))
+    for table in (*(kind.table for kind in KINDS.values()), load_balancer_member, vpn_user)
+}
 
 
 def assert_quiet(tx: Tx) -> None:
@@ -104,6 +118,7 @@ _UNDER_WAY: tuple[tuple[str, Prepared], ...] = (
     ("volume in a passing state", _in_states(volume, VolumeState.CREATING, VolumeState.DESTROY)),
     ("network in a passing state", _in_states(network, NetworkState.IMPLEMENTING, NetworkState.SHUTDOWN)),
     ("address in a passing state", _in_states(public_ip, IpState.ALLOCATING, IpState.RELEASING)),
+    *((f"{table.name} in a passing state", _in_states(table, RuleState.ADD, RuleState.REVOKE)) for table in _RULES),
     (
         "life",
         Prepared(
@@ -290,6 +305,9 @@ def orphans_amiss(tx: Tx) -> list[str]:
 _LIVE_VM = select(vm.c.id).where(vm.c.live == 1)
 _LIVE_NETWORK = select(network.c.id).where(network.c.live == 1)
 
+_HELD_ADDRESS = select(public_ip.c.id).where(public_ip.c.state != str(IpState.FREE))
+_BALANCER = select(load_balancer_rule.c.id).where(load_balancer_rule.c.live == 1)
+
 
 def _without(key: Column[Any], holder: Column[Any], holders: Select[Any], *where: ColumnElement[bool]) -> Prepared:
     # NULL NOT IN an empty set is true: rows that nobody holds are left out by name.
@@ -311,6 +329,30 @@ _ORPHANS: tuple[tuple[str, Prepared], ...] = (
         ),
     ),
     ("address of no network", _without(public_ip.c.address, public_ip.c.network_id, _LIVE_NETWORK)),
+    *(
+        (f"{table.name} of no {column}", _without(table.c.id, table.c[f"{column}_id"], holders, table.c.live == 1))
+        for table in _RULES
+        for column, holders in (
+            ("vm", _LIVE_VM),
+            ("network", _LIVE_NETWORK),
+            ("public_ip", _HELD_ADDRESS),
+            ("rule", _BALANCER),
+        )
+        if f"{column}_id" in table.c
+    ),
+    *(
+        (
+            f"opening of no {kind.noun}",
+            _without(
+                firewall_rule.c.id,
+                firewall_rule.c.opener_id,
+                select(kind.table.c.id).where(kind.table.c.live == 1),
+                firewall_rule.c.live == 1,
+                firewall_rule.c.opener_kind == kind.name,
+            ),
+        )
+        for kind in KINDS.values()
+    ),
     ("pod address of no machine", _without(pod_ip.c.address, pod_ip.c.vm_id, _LIVE_VM)),
 )
 

@@ -6,7 +6,21 @@ from enum import Enum
 
 from sqlalchemy import ColumnElement, Table
 
-from pileus.server.db.tables import account, event, host, job, network, offering, place, ssh_key, template, vm, volume
+from pileus.server.db.tables import (
+    account,
+    event,
+    host,
+    job,
+    network,
+    offering,
+    place,
+    rule,
+    ssh_key,
+    template,
+    vm,
+    volume,
+    vpn,
+)
 from pileus.server.domain import ids
 from pileus.server.domain.vm import VmKind
 
@@ -63,6 +77,11 @@ KINDS: Mapping[type[ids.Entity], Kind] = {
     ids.Network: Kind("network", network.network, Rule.OWNED_OR_SHARED),
     ids.Nic: Kind("NIC", network.nic, Rule.VIA_VM),
     ids.PortForwardingRule: Kind("port forwarding rule", network.port_forwarding_rule, Rule.OWNED),
+    ids.FirewallRule: Kind("firewall rule", rule.firewall_rule, Rule.OWNED),
+    ids.IpForwardingRule: Kind("IP forwarding rule", rule.ip_forwarding_rule, Rule.OWNED),
+    ids.LoadBalancerRule: Kind("load balancer rule", rule.load_balancer_rule, Rule.OWNED),
+    ids.RemoteAccessVpn: Kind("remote access VPN", vpn.remote_access_vpn, Rule.OWNED),
+    ids.VpnUser: Kind("VPN user", vpn.vpn_user, Rule.OWNED),
     ids.Template: Kind("template", template.template, Rule.OWNED_OR_PUBLIC),
     ids.OsType: Kind("OS type", template.os_type, Rule.EVERYONE),
     ids.OsCategory: Kind("OS category", template.os_category, Rule.EVERYONE),

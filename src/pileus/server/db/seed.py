@@ -112,7 +112,10 @@ def _operating_systems(tx: Tx) -> None:
 
 
 def _network_offerings(tx: Tx) -> None:
-    guest, router_services = "Guest", "dhcp,dns,gateway,source-nat,user-data,password,port-forwarding"
+    guest = "Guest"
+    router_services = (
+        "dhcp,dns,gateway,source-nat,user-data,password,port-forwarding,firewall,static-nat,load-balancing"
+    )
     direct_services = "dhcp,dns,user-data,password"
     rows: tuple[dict[str, Any], ...] = (
         {

@@ -75,7 +75,7 @@ IP = Transitions[IpState](
 
 
 class RuleState(StrEnum):
-    """Wire states of a port forwarding rule."""
+    """Wire states of everything a router does at a public address."""
 
     ADD = "Add"
     ACTIVE = "Active"
@@ -89,3 +89,19 @@ RULE = Transitions[RuleState](
         RuleState.REVOKE: (RuleState.ACTIVE,),
     }
 )
+
+
+class Protocol(StrEnum):
+    """What rules at public addresses tell apart."""
+
+    TCP = "tcp"
+    UDP = "udp"
+    ICMP = "icmp"
+
+
+class Algorithm(StrEnum):
+    """How a load balancer chooses a guest for a connection. Guide: "Load Balancing"."""
+
+    ROUND_ROBIN = "roundrobin"
+    LEAST_CONNECTIONS = "leastconn"
+    SOURCE = "source"

@@ -7,7 +7,7 @@ to the router. Nothing ever patches a running router.
 from ipaddress import IPv4Network
 from typing import Any
 
-from sqlalchemy import RowMapping, Select, and_, bindparam, select
+from sqlalchemy import RowMapping, Select, bindparam, select
 
 from pileus.server.config import keys, value
 from pileus.server.db.prepared import Prepared
@@ -15,15 +15,16 @@ from pileus.server.db.queries import network as networks
 from pileus.server.db.queries import nic as nics
 from pileus.server.db.queries import public_ip as public_ips
 from pileus.server.db.queries.public_ip import Address
-from pileus.server.db.tables.network import guest_data, network, network_config, nic, port_forwarding_rule, public_ip
+from pileus.server.db.tables.network import guest_data, network, network_config, nic
 from pileus.server.db.tables.offering import network_offering, service_offering
 from pileus.server.db.tables.place import zone
 from pileus.server.db.tables.vm import vm
 from pileus.server.db.transaction import Tx
-from pileus.server.domain.network import GuestIpType, IpState, RuleState
+from pileus.server.domain.network import GuestIpType
 from pileus.server.domain.vm import VmKind
+from pileus.server.elements import router_rules
 from pileus.server.jobs.reconciler import trigger
-from pileus.wire.router import GuestData, Lease, PortForward, PublicAddress, RouterConfig
+from pileus.wire.router import GuestData, Lease, PublicAddress, RouterConfig
 
 RECONCILER = "network-config"
 
@@ -76,6 +77,7 @@ def config(tx: Tx, network_id: int, *, generation: int) -> RouterConfig:
     own = _router_card(cards, net["router_id"])
     guests = [row for row in cards if row["kind"] == VmKind.USER]
     routed = is_virtual or not value(tx, keys.direct_network_no_default_route)
+    whole = {address.vm_id: address.ip for address in addresses if address.is_static_nat}
     return RouterConfig(
         network=net["uuid"],
         generation=generation,
@@ -89,9 +91,13 @@ def config(tx: Tx, network_id: int, *, generation: int) -> RouterConfig:
             Lease(row["mac"], row["ip"], row["vm_name"], default_gateway=routed and bool(row["is_default"]))
             for row in guests
         ),
-        guests=tuple(_guest(row, net["zone_name"], outside) for row in guests),
+        guests=tuple(_guest(row, net["zone_name"], whole.get(row["vm_id"], outside)) for row in guests),
         public=tuple(_public(address) for address in addresses),
-        port_forwards=_port_forwards(tx, network_id) if is_virtual else (),
+        port_forwards=router_rules.port_forwards(tx, network_id) if is_virtual else (),
+        firewall=router_rules.firewall(tx, network_id) if is_virtual else (),
+        static_nats=router_rules.static_nats(addresses, {row["vm_id"]: row["ip"] for row in guests}),
+        load_balancers=router_rules.load_balancers(tx, network_id) if is_virtual else (),
+        vpn=router_rules.vpn(tx, network_id) if is_virtual else None,
     )
 
 
@@ -179,46 +185,3 @@ def _guest(row: RowMapping, zone_name: str, outside: str) -> GuestData:
 
 def _public(address: Address) -> PublicAddress:
     return PublicAddress(address.ip, address.prefix, address.gateway, source_nat=address.is_source_nat)
-
-
-def _port_forwards(tx: Tx, network_id: int) -> tuple[PortForward, ...]:
-    return tuple(
-        PortForward(
-            id=row["uuid"],
-            ip=row["address"],
-            protocol=row["protocol"],
-            public_start=row["public_start"],
-            public_end=row["public_end"],
-            guest_ip=row["guest_ip"],
-            guest_start=row["private_start"],
-            guest_end=row["private_end"],
-        )
-        for row in _FORWARDS.all(tx, the_network_id=network_id)
-    )
-
-
-_rule = port_forwarding_rule
-
-_card = and_(nic.c.vm_id == _rule.c.vm_id, nic.c.network_id == _rule.c.network_id, nic.c.live == 1)
-
-_FORWARDS = Prepared(
-    select(
-        _rule.c.uuid,
-        _rule.c.protocol,
-        _rule.c.public_start,
-        _rule.c.public_end,
-        _rule.c.private_start,
-        _rule.c.private_end,
-        public_ip.c.address,
-        nic.c.ip.label("guest_ip"),
-    )
-    .select_from(_rule.join(public_ip, public_ip.c.id == _rule.c.public_ip_id).join(nic, _card))
-    .where(
-        _rule.c.network_id == bindparam("the_network_id"),
-        _rule.c.live == 1,
-        _rule.c.state != str(RuleState.REVOKE),
-        public_ip.c.network_id == _rule.c.network_id,
-        public_ip.c.state == str(IpState.ALLOCATED),
-    )
-    .order_by(_rule.c.uuid)
-)

@@ -1,48 +1,24 @@
 """Port forwarding rules. Guide: "IP Forwarding and Firewalling"."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import Any
 
-from sqlalchemy import ColumnElement, RowMapping, insert, select
+from sqlalchemy import RowMapping, select, update
 
-from pileus.server.auth.visibility import require, scope
-from pileus.server.db.queries import network as networks
-from pileus.server.db.queries import public_ip as public_ips
-from pileus.server.db.queries.network import Net
+from pileus.server.auth.visibility import require
 from pileus.server.db.queries.page import like, page, related
-from pileus.server.db.queries.public_ip import Address
+from pileus.server.db.queries.rule import PORT_FORWARDING
 from pileus.server.db.tables.network import nic, port_forwarding_rule, public_ip
 from pileus.server.db.tables.vm import vm
 from pileus.server.db.transaction import Tx
-from pileus.server.db.transition import transition
-from pileus.server.domain.caller import Caller, Owner
-from pileus.server.domain.errors import ParameterError, PermissionDenied, ResourceInUse, RuleConflict
-from pileus.server.domain.network import RULE, IpState, RuleState
-from pileus.server.elements import virtual_router
-from pileus.server.events import record, types
-from pileus.server.events.write import SCHEDULED
-from pileus.server.jobs.plan import Plan
-from pileus.server.jobs.submit import submit
+from pileus.server.domain.caller import Caller
+from pileus.server.domain.errors import ParameterError, ResourceInUse
+from pileus.server.domain.network import Protocol, RuleState
+from pileus.server.services import rule as rules
 from pileus.server.services.paging import bounds
-from pileus.server.workflows.port_forwarding import KIND, port_forwarding_create, port_forwarding_delete
+from pileus.server.services.rule import Asked
 
-PROTOCOLS = ("tcp", "udp")
-HIGHEST_PORT = 65535
-ANYWHERE = "0.0.0.0/0"
-DEADLINE_SECONDS = 900.0
-
-
-@dataclass(frozen=True)
-class Ports:
-    """Ports of one side, inclusive."""
-
-    first: int
-    last: int
-
-    def overlaps(self, first: int, last: int) -> bool:
-        """Whether any port is in both."""
-        return self.first <= last and first <= self.last
+PROTOCOLS = (Protocol.TCP, Protocol.UDP)
 
 
 def create(
@@ -63,97 +39,81 @@ def create(
 
     Errors: ports or protocol out of range, a guest that is not on the network (431), overlap with a rule (537).
     """
-    kind = protocol.strip().lower()
-    if kind not in PROTOCOLS:
-        raise ParameterError(f"protocol must be tcp or udp, got {protocol!r}", parameter="protocol")
-    outside = _ports(public_port, public_end_port, "public")
-    inside = _ports(private_port, private_end_port, "private")
+    kind = rules.protocol_of(protocol, PROTOCOLS)
+    outside = rules.ports_of(public_port, public_end_port, "publicport", "publicendport")
+    inside = rules.ports_of(private_port, private_end_port, "privateport", "privateendport")
     if outside.last - outside.first != inside.last - inside.first:
         raise ParameterError("public and private port ranges must have the same length", parameter="privateendport")
-    # A rule that let in more than was asked for would be worse than none.
-    if any(cidr != ANYWHERE for cidr in cidrs):
-        raise ParameterError(f"only {ANYWHERE} is supported as the source of a rule", parameter="cidrlist")
-    if not open_firewall:
-        raise ParameterError("a rule always opens the firewall for its ports", parameter="openfirewall")
-    held, net = _address(tx, caller, public_ip_id)
-    _guest(tx, held, net, vm_id)
-    if not networks.use(tx, net.id):
-        raise ParameterError(f"network {net.name} is being removed", parameter="ipaddressid")
-    _refuse_overlap(tx, held, kind, outside)
-    rule_id = tx.insert(
-        insert(port_forwarding_rule).values(
-            public_ip_id=held.id,
-            network_id=net.id,
-            vm_id=vm_id,
-            account_id=net.account_id,
-            domain_id=net.domain_id,
-            protocol=kind,
-            public_start=outside.first,
-            public_end=outside.last,
-            private_start=inside.first,
-            private_end=inside.last,
-            state=str(RuleState.ADD),
-            created_at=tx.now,
-        )
+    sources = rules.wants_opening(cidrs, open_firewall)
+    held, net = rules.address_of(tx, caller, public_ip_id)
+    rules.refuse_whole(held)
+    rules.guest_of(tx, held, net, vm_id)
+    rules.refuse_taken(tx, held, kind, outside)
+    rule_id = rules.add(
+        tx,
+        PORT_FORWARDING,
+        held,
+        net,
+        vm_id=vm_id,
+        protocol=str(kind),
+        public_start=outside.first,
+        public_end=outside.last,
+        private_start=inside.first,
+        private_end=inside.last,
     )
-    generation = virtual_router.changed(tx, net.id)
-    plan = port_forwarding_create(network=net.id, rule=rule_id, generation=generation)
-    text = f"Adding port forwarding rule {held.ip}:{outside.first}/{kind}"
-    job = _job(tx, caller, net, rule_id, plan, "createPortForwardingRule", types.NET_RULEADD, text)
-    return job, str(_by_id(tx, rule_id)["uuid"])
+    rules.open_firewall(tx, PORT_FORWARDING, rule_id, held, net, protocol=kind, ports=outside, sources=sources)
+    text = f"port forwarding rule {held.ip}:{outside.first}/{kind}"
+    return rules.created(tx, caller, PORT_FORWARDING, net, rule_id, command="createPortForwardingRule", text=text)
+
+
+def change(
+    tx: Tx,
+    caller: Caller,
+    *,
+    public_ip_id: int,
+    protocol: str,
+    public_port: int,
+    private_port: int,
+    private_ip: str | None,
+    vm_id: int | None,
+) -> str:
+    """Lead the rule that begins at a public port to another port or guest; the job's UUID.
+
+    The guest is named by its key or by its address on the network. Errors: no such rule, ports out of range (431).
+    """
+    kind = rules.protocol_of(protocol, PROTOCOLS)
+    held, net = rules.address_of(tx, caller, public_ip_id)
+    table = port_forwarding_rule.c
+    at = (table.public_ip_id == held.id, table.protocol == str(kind), table.public_start == public_port)
+    row = tx.one(select(port_forwarding_rule).where(table.live == 1, *at))
+    if row is None:
+        raise ParameterError(f"no {kind} rule of {held.ip} begins at port {public_port}", parameter="publicport")
+    require(tx, caller, row["account_id"], row["domain_id"], "the rule")
+    if row["state"] == RuleState.REVOKE:
+        raise ResourceInUse("the rule is being removed")
+    inside = rules.ports_of(
+        private_port, private_port + row["public_end"] - row["public_start"], "privateport", "privateport"
+    )
+    if private_ip is not None:
+        vm_id = _guest_at(tx, net.id, private_ip, vm_id)
+    guest = row["vm_id"] if vm_id is None else vm_id
+    rules.guest_of(tx, held, net, guest)
+    values = {"vm_id": guest, "private_start": inside.first, "private_end": inside.last}
+    tx.execute(update(port_forwarding_rule).where(table.id == row["id"]).values(values))
+    return rules.changed(tx, caller, PORT_FORWARDING, row, command="updatePortForwardingRule", names=tuple(values))
 
 
 def delete(tx: Tx, caller: Caller, rule_id: int) -> str:
     """Remove a rule; the job's UUID."""
-    row = _by_id(tx, rule_id)
-    require(tx, caller, row["account_id"], row["domain_id"], "the rule")
-    if not transition(tx, port_forwarding_rule, rule_id, RULE, RuleState.REVOKE):
-        raise ResourceInUse("the rule is being removed already")
-    net = networks.by_id(tx, row["network_id"])
-    generation = virtual_router.changed(tx, net.id)
-    plan = port_forwarding_delete(network=net.id, rule=rule_id, generation=generation)
-    text = f"Deleting port forwarding rule {row['uuid']}"
-    return _job(tx, caller, net, rule_id, plan, "deletePortForwardingRule", types.NET_RULEDELETE, text)
+    return rules.delete(tx, caller, PORT_FORWARDING, rule_id, command="deletePortForwardingRule")
 
 
 def list_page(
-    tx: Tx,
-    caller: Caller,
-    *,
-    rule_id: int | None,
-    public_ip_id: int | None,
-    account_name: str | None,
-    domain_id: int | None,
-    keyword: str | None,
-    list_all: bool | None,
-    is_recursive: bool | None,
-    page_number: int | None,
-    page_size: int | None,
-    vm_id: int | None = None,
-    static_nat: bool = False,
+    tx: Tx, caller: Caller, asked: Asked, *, keyword: str | None, page_number: int | None, page_size: int | None
 ) -> tuple[list[dict[str, Any]], int]:
-    """Rules within the bounds of the call; with `static_nat`, those on addresses that belong to one guest whole."""
+    """Rules within the bounds of the call."""
     offset, limit = bounds(tx, page_number, page_size)
-    within = scope(
-        caller,
-        account=account_name,
-        domain_id=domain_id,
-        list_all=list_all,
-        is_recursive=is_recursive,
-        by_id=rule_id is not None or public_ip_id is not None,
-        tx=tx,
-    )
-    where: list[ColumnElement[bool]] = [port_forwarding_rule.c.live == 1]
-    where += within.where(port_forwarding_rule.c.account_id, port_forwarding_rule.c.domain_id)
-    if rule_id is not None:
-        where.append(port_forwarding_rule.c.id == rule_id)
-    if public_ip_id is not None:
-        where.append(port_forwarding_rule.c.public_ip_id == public_ip_id)
-    if vm_id is not None:
-        where.append(port_forwarding_rule.c.vm_id == vm_id)
-    whole = select(public_ip.c.id).where(public_ip.c.is_static_nat == 1)
-    on_whole = port_forwarding_rule.c.public_ip_id.in_(whole)
-    where.append(on_whole if static_nat else ~on_whole)
+    where = rules.conditions(tx, caller, PORT_FORWARDING, asked)
     if keyword:
         where.append(like(port_forwarding_rule.c.protocol, keyword))
     rows, count = page(tx, port_forwarding_rule, where, offset=offset, limit=limit)
@@ -162,99 +122,22 @@ def list_page(
 
 def view(tx: Tx, caller: Caller, rule_id: int) -> dict[str, Any]:
     """One rule, as lists show it."""
-    return _views(tx, [_by_id(tx, rule_id)])[0]
+    return _views(tx, [rules.by_id(tx, PORT_FORWARDING, rule_id)])[0]
 
 
-def _ports(first: int, last: int | None, side: str) -> Ports:
-    found = Ports(first, first if last is None else last)
-    for port, parameter in ((found.first, f"{side}port"), (found.last, f"{side}endport")):
-        if not 1 <= port <= HIGHEST_PORT:
-            raise ParameterError(f"{parameter} must lie between 1 and {HIGHEST_PORT}", parameter=parameter)
-    if found.last < found.first:
-        raise ParameterError(f"{side}endport comes before {side}port", parameter=f"{side}endport")
-    return found
-
-
-def _address(tx: Tx, caller: Caller, public_ip_id: int) -> tuple[Address, Net]:
-    held = public_ips.by_id(tx, public_ip_id)
-    if held is None or held.network_id is None or held.account_id is None or held.state is not IpState.ALLOCATED:
-        raise ParameterError("the address is not associated with a network", parameter="ipaddressid")
-    require(tx, caller, held.account_id, held.domain_id, f"address {held.ip}")
-    net = networks.by_id(tx, held.network_id)
-    if not net.is_virtual:
-        raise ParameterError("an address of a Direct network forwards no ports", parameter="ipaddressid")
-    return held, net
-
-
-def _guest(tx: Tx, held: Address, net: Net, vm_id: int) -> None:
-    row = tx.one(
-        select(vm.c.account_id, vm.c.state, nic.c.id.label("nic_id"))
-        .select_from(vm.outerjoin(nic, (nic.c.vm_id == vm.c.id) & (nic.c.network_id == net.id) & (nic.c.live == 1)))
-        .where(vm.c.id == vm_id)
-    )
-    if row is None or row["state"] in ("Destroyed", "Expunging", "Error"):
-        raise ParameterError("the virtual machine is gone", parameter="virtualmachineid")
-    if row["account_id"] != held.account_id:
-        raise PermissionDenied("the virtual machine and the address belong to different accounts")
-    if row["nic_id"] is None:
-        raise ParameterError(
-            f"the virtual machine has no card on network {net.name} of the address", parameter="virtualmachineid"
-        )
-
-
-def _refuse_overlap(tx: Tx, held: Address, protocol: str, outside: Ports) -> None:
-    """The network's row is held by now, so no other rule of it can come in between."""
-    rules = select(port_forwarding_rule).where(
-        port_forwarding_rule.c.public_ip_id == held.id,
-        port_forwarding_rule.c.protocol == protocol,
-        port_forwarding_rule.c.live == 1,
-    )
-    for row in tx.all(rules):
-        if outside.overlaps(row["public_start"], row["public_end"]):
-            raise RuleConflict(
-                f"ports {outside.first}-{outside.last}/{protocol} of {held.ip} overlap rule {row['uuid']}"
-                f" ({row['public_start']}-{row['public_end']})"
-            )
-
-
-def _by_id(tx: Tx, rule_id: int) -> RowMapping:
-    row = tx.one(select(port_forwarding_rule).where(port_forwarding_rule.c.id == rule_id))
-    if row is None:
-        raise LookupError(f"port forwarding rule {rule_id}")
-    return row
-
-
-def _job(tx: Tx, caller: Caller, net: Net, rule_id: int, plan: Plan, command: str, event: str, text: str) -> str:
-    owner = Owner(net.account_id, net.domain_id, caller.user_id)
-    started = record(
-        tx,
-        type=event,
-        description=text,
-        account_id=owner.account_id,
-        domain_id=owner.domain_id,
-        user_id=owner.user_id,
-        state=SCHEDULED,
-        resource_kind=KIND,
-        resource_id=rule_id,
-        zone_id=net.zone_id,
-    )
-    job = submit(
-        tx,
-        plan,
-        owner,
-        command=command,
-        instance_kind=KIND,
-        instance_id=rule_id,
-        resource_key=f"rule:{rule_id}",
-        deadline_seconds=DEADLINE_SECONDS,
-        start_event_id=started,
-    )
-    return job.uuid
+def _guest_at(tx: Tx, network_id: int, ip: str, vm_id: int | None) -> int:
+    card = tx.one(select(nic.c.vm_id).where(nic.c.network_id == network_id, nic.c.ip == ip, nic.c.live == 1))
+    if card is None:
+        raise ParameterError(f"no virtual machine has address {ip} on the network", parameter="privateip")
+    if vm_id not in (None, card["vm_id"]):
+        raise ParameterError(f"{ip} is not the address of that virtual machine", parameter="privateip")
+    return int(card["vm_id"])
 
 
 def _views(tx: Tx, rows: Sequence[RowMapping]) -> list[dict[str, Any]]:
     addresses = related(tx, public_ip, (row["public_ip_id"] for row in rows))
     guests = related(tx, vm, (row["vm_id"] for row in rows))
+    opened = rules.opened_for(tx, PORT_FORWARDING, {row["id"] for row in rows})
     cards = {
         (row["vm_id"], row["network_id"]): row["ip"]
         for row in tx.all(
@@ -277,7 +160,7 @@ def _views(tx: Tx, rows: Sequence[RowMapping]) -> list[dict[str, Any]]:
             "ip_address_id": addresses[row["public_ip_id"]]["uuid"],
             "ip_address": addresses[row["public_ip_id"]]["address"],
             "vm_guest_ip": cards.get((row["vm_id"], row["network_id"])),
-            "cidr_list": ANYWHERE,
+            "cidr_list": opened.get(row["id"]),
             "state": row["state"],
         }
         for row in rows

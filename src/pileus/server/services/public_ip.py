@@ -49,7 +49,7 @@ def associate(
     Returns job and address (UUIDs). Errors: no address left (533), the account's limit (535).
     """
     owner = owner_of(tx, caller, account_name, domain_id)
-    net = _network(tx, caller, owner, zone_id, network_id)
+    net = network_for(tx, caller, owner, zone_id, network_id)
     source = public_ips.source_nat_of(tx, net.id)
     held = public_ips.claim_public(
         tx,
@@ -147,7 +147,8 @@ def view(tx: Tx, caller: Caller, public_ip_id: int) -> dict[str, Any]:
     return _views(tx, caller, tx.all(select(public_ip).where(public_ip.c.id == public_ip_id)))[0]
 
 
-def _network(tx: Tx, caller: Caller, owner: Owner, zone_id: int, network_id: int | None) -> Net:
+def network_for(tx: Tx, caller: Caller, owner: Owner, zone_id: int, network_id: int | None) -> Net:
+    """The virtual network that addresses are for: the one given, or the owner's own of the zone; held from now on."""
     if network_id is None:
         network_id = network_service.own_virtual(tx, owner, zone_id)
     net = networks.by_id(tx, network_id)

@@ -3,18 +3,19 @@
 New guests may come until the last step, which looks again: then the job fails and the network stays.
 """
 
-from sqlalchemy import select, update
+from sqlalchemy import select
 
 from pileus.server.db.queries import network as networks
 from pileus.server.db.queries import nic as nics
 from pileus.server.db.queries import public_ip as public_ips
+from pileus.server.db.queries import rule as rules
 from pileus.server.db.queries import vlan_ip_range as ranges
 from pileus.server.db.tables.network import network as network_table
-from pileus.server.db.tables.network import port_forwarding_rule, vlan_ip_range
+from pileus.server.db.tables.network import vlan_ip_range
 from pileus.server.db.transaction import Tx
 from pileus.server.db.transition import transition
 from pileus.server.domain.errors import ResourceInUse
-from pileus.server.domain.network import NETWORK, NetworkState, RuleState
+from pileus.server.domain.network import NETWORK, NetworkState
 from pileus.server.events import types
 from pileus.server.jobs.context import StepContext
 from pileus.server.jobs.plan import Parts, step, workflow
@@ -56,8 +57,7 @@ def remove_network(ctx: StepContext, *, network: int) -> None:
     refuse_guests(ctx.tx, network)
     for held in public_ips.of_network(ctx.tx, network, releasing=True):
         release_address(ctx.tx, net, held, user_id=ctx.user_id)
-    rules = (port_forwarding_rule.c.network_id == network, port_forwarding_rule.c.live == 1)
-    ctx.tx.execute(update(port_forwarding_rule).where(*rules).values(live=None, state=str(RuleState.REVOKE)))
+    rules.forget_all(ctx.tx, "network_id", network)
     mine = select(vlan_ip_range.c.id).where(vlan_ip_range.c.network_id == network, vlan_ip_range.c.live == 1)
     for range_id in list(ctx.tx.execute(mine).scalars()):
         ranges.remove(ctx.tx, range_id)

@@ -1,13 +1,12 @@
 """An address comes to a network, or leaves it: the router knows before the job ends and anybody else gets it."""
 
-from sqlalchemy import update
-
 from pileus.server.db.queries import network as networks
 from pileus.server.db.queries import public_ip as public_ips
-from pileus.server.db.tables.network import port_forwarding_rule, public_ip
+from pileus.server.db.queries import rule as rules
+from pileus.server.db.tables.network import public_ip
 from pileus.server.db.transition import transition
 from pileus.server.domain.errors import ResourceUnavailable
-from pileus.server.domain.network import IP, IpState, RuleState
+from pileus.server.domain.network import IP, IpState
 from pileus.server.elements import virtual_router
 from pileus.server.events import record, types
 from pileus.server.jobs.context import StepContext
@@ -69,8 +68,7 @@ def withdraw_address(ctx: StepContext, *, network: int, address: int, generation
     if held is None or held.network_id != network or held.state is not IpState.RELEASING:
         return
     await_delivered(ctx, network, generation)
-    rules = (port_forwarding_rule.c.public_ip_id == address, port_forwarding_rule.c.live == 1)
-    ctx.tx.execute(update(port_forwarding_rule).where(*rules).values(live=None, state=str(RuleState.REVOKE)))
+    rules.forget_all(ctx.tx, "public_ip_id", address)
     release_address(ctx.tx, networks.by_id(ctx.tx, network), held, user_id=ctx.user_id, start_id=ctx.start_event_id)
 
 

@@ -170,30 +170,6 @@ def _disassociate(now: Wishes, person: Person) -> Parameters | None:
 _OWNED, _EXTRA = public_ip.c.account_id.is_not(None), public_ip.c.is_source_nat == 0
 
 
-@wish("createPortForwardingRule")
-def _forward(now: Wishes, person: Person) -> Parameters | None:
-    address = now.thing(ids.PublicIp, person, _OF_A_NETWORK)
-    if address is None:
-        return None
-    same = vm.c.account_id == address["account_id"]
-    guest = now.thing(ids.Vm, person, *([same] if now.dice.random() < 0.8 else []))
-    if guest is None:
-        return None
-    port = now.dice.randrange(20, 30)
-    return {
-        "ipaddressid": address["uuid"],
-        "virtualmachineid": guest["uuid"],
-        "protocol": now.dice.choice(("tcp", "tcp", "udp")),
-        "publicport": port,
-        "privateport": port,
-        "publicendport": now.once(0.1, port + 1),
-        "privateendport": None,
-    }
-
-
-_OF_A_NETWORK = public_ip.c.network_id.is_not(None)
-
-
 # ---- templates
 
 

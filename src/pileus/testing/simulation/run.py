@@ -111,6 +111,8 @@ class Play:
         first = [spec for spec in changing() if spec.name.startswith(("create", "add", "register", "deploy"))]
         ends = ("delete", "destroy", "recover", "disable", "lock")
         last = [spec for spec in changing() if spec.name.startswith(ends)]
+        # Accounts, networks and guests take along what others would delete by itself.
+        last.sort(key=lambda spec: spec.name.endswith(("Account", "Domain", "Network", "VirtualMachine", "IpAddress")))
         rest = [spec for spec in changing() if spec not in first and spec not in last]
         for number in range(rounds):
             if {spec.name for spec in changing()} <= {ack.command for ack in self.workload.acks}:

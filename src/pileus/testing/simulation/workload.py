@@ -13,7 +13,7 @@ from pileus.server.domain import ids
 from pileus.server.domain.account import ROLE_OF, AccountType
 from pileus.testing.builders import GIB
 from pileus.testing.client import Client, Refused
-from pileus.testing.simulation import cloud_wishes, guest_wishes
+from pileus.testing.simulation import cloud_wishes, guest_wishes, rule_wishes
 from pileus.testing.simulation.chronicle import Chronicle
 from pileus.testing.simulation.lines import LinedWorld
 from pileus.testing.simulation.stage import Stage
@@ -21,7 +21,7 @@ from pileus.testing.simulation.wishes import CORE, EXCLUDED, Parameters, Person,
 
 INTERNAL = 530
 
-_SAID = (guest_wishes, cloud_wishes)
+_SAID = (guest_wishes, rule_wishes, cloud_wishes)
 """Imported so that what they say of commands is known."""
 
 CORE_SHARE, READ_SHARE = 0.75, 0.05

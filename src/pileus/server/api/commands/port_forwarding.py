@@ -16,6 +16,7 @@ from pileus.server.api.command import (
 from pileus.server.domain.ids import Domain, Id, PortForwardingRule, PublicIp, Vm
 from pileus.server.events import types
 from pileus.server.services import port_forwarding
+from pileus.server.services.rule import Asked
 
 
 class PortForwardingRuleResponse(
@@ -36,7 +37,7 @@ class PortForwardingRuleResponse(
     ip_address_id = out("the ID of the public address")
     ip_address = out("the public address")
     state = out("the state of the rule: Add, Active or Revoke")
-    cidr_list = out("the sources the rule lets in")
+    cidr_list = out("the networks the rule opened the firewall for; absent if it opened nothing")
 
 
 @command(
@@ -56,8 +57,8 @@ class CreatePortForwardingRule(Params):
     public_end_port: int | None = param("the last public port; the first unless given", default=None)
     private_port: int = param("the first port of the virtual machine")
     private_end_port: int | None = param("the last port of the virtual machine; the first unless given", default=None)
-    cidr_list: list[str] | None = param("the sources to let in; only 0.0.0.0/0 is supported", default=None)
-    open_firewall: bool = param("true opens the firewall for the ports; nothing else is supported", default=True)
+    cidr_list: list[str] | None = param("the networks to open the firewall for; all unless given", default=None)
+    open_firewall: bool = param("true opens the firewall for the ports, as long as there is the rule", default=True)
 
     def run(self, call: Call) -> Started:
         return Started(
@@ -73,6 +74,38 @@ class CreatePortForwardingRule(Params):
                 private_end_port=self.private_end_port,
                 cidrs=self.cidr_list or (),
                 open_firewall=self.open_firewall,
+            )
+        )
+
+
+@command(
+    "updatePortForwardingRule",
+    roles=EVERYONE,
+    returns=PortForwardingRuleResponse,
+    job=True,
+    emits=types.NET_RULEMODIFY,
+)
+class UpdatePortForwardingRule(Params):
+    """Leads the rule that begins at a public port to another port or virtual machine."""
+
+    ip_address_id: Id[PublicIp] = param("the ID of the public address")
+    protocol: str = param("the protocol of the rule: tcp or udp")
+    public_port: int = param("the first public port of the rule")
+    private_port: int = param("the first port of the virtual machine from now on")
+    private_ip: str | None = param("the address of the virtual machine to lead to from now on", default=None)
+    virtual_machine_id: Id[Vm] | None = param("the virtual machine to lead to from now on", default=None)
+
+    def run(self, call: Call) -> Started:
+        return Started(
+            port_forwarding.change(
+                call.tx,
+                call.caller,
+                public_ip_id=self.ip_address_id,
+                protocol=self.protocol,
+                public_port=self.public_port,
+                private_port=self.private_port,
+                private_ip=self.private_ip,
+                vm_id=self.virtual_machine_id,
             )
         )
 
@@ -99,18 +132,16 @@ class ListPortForwardingRules(ListParams):
     is_recursive: bool | None = param("true includes domains below domainid", default=None)
 
     def run(self, call: Call) -> Page:
+        asked = Asked(
+            rule_id=self.id,
+            public_ip_id=self.ip_address_id,
+            account_name=self.account,
+            domain_id=self.domain_id,
+            list_all=self.list_all,
+            is_recursive=self.is_recursive,
+        )
         return Page(
             *port_forwarding.list_page(
-                call.tx,
-                call.caller,
-                rule_id=self.id,
-                public_ip_id=self.ip_address_id,
-                account_name=self.account,
-                domain_id=self.domain_id,
-                keyword=self.keyword,
-                list_all=self.list_all,
-                is_recursive=self.is_recursive,
-                page_number=self.page,
-                page_size=self.page_size,
+                call.tx, call.caller, asked, keyword=self.keyword, page_number=self.page, page_size=self.page_size
             )
         )

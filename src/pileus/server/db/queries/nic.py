@@ -11,15 +11,15 @@ from pileus.server.db import rows
 from pileus.server.db.prepared import Prepared
 from pileus.server.db.queries import network as networks
 from pileus.server.db.queries import public_ip as public_ips
+from pileus.server.db.queries import rule as rules
 from pileus.server.db.queries.network import Net
-from pileus.server.db.tables.network import network, nic, port_forwarding_rule, public_ip, vlan_ip_range
+from pileus.server.db.tables.network import network, nic, public_ip, vlan_ip_range
 from pileus.server.db.tables.offering import network_offering, service_offering
 from pileus.server.db.tables.vm import vm
 from pileus.server.db.transaction import Tx
 from pileus.server.domain.address import address
 from pileus.server.domain.errors import InsufficientCapacity, ParameterError, ResourceUnavailable
 from pileus.server.domain.mac import mac_of
-from pileus.server.domain.network import RuleState
 from pileus.server.domain.vm import VmKind
 from pileus.wire.places import Isolation, NetworkRef, NicSpec, Traffic
 
@@ -61,7 +61,7 @@ def add(tx: Tx, **values: object) -> int:
 
 
 def release_all(tx: Tx, vm_id: int) -> tuple[int, ...]:
-    """Take all cards from a guest that is gone, with the port forwarding rules that pointed at it.
+    """Take all cards from a guest that is gone, with the rules that lead to it.
 
     Returns the networks, each with a new generation declared: tell their element (`virtual_router.changed`).
     """
@@ -70,8 +70,8 @@ def release_all(tx: Tx, vm_id: int) -> tuple[int, ...]:
     for network_id in found:
         networks.bump(tx, network_id)
     tx.execute(update(nic).where(*mine).values(live=None, removed_at=tx.now))
-    rules = (port_forwarding_rule.c.vm_id == vm_id, port_forwarding_rule.c.live == 1)
-    tx.execute(update(port_forwarding_rule).where(*rules).values(live=None, state=str(RuleState.REVOKE)))
+    rules.forget_all(tx, "vm_id", vm_id)
+    public_ips.end_static_nat_of(tx, vm_id)
     public_ips.release_direct_of(tx, vm_id)
     return tuple(found)
 

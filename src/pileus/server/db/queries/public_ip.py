@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from ipaddress import IPv4Address, IPv4Network
 
-from sqlalchemy import ColumnElement, RowMapping, bindparam, insert, or_, select
+from sqlalchemy import ColumnElement, RowMapping, bindparam, insert, or_, select, update
 
 from pileus.server.db import rows
 from pileus.server.db.prepared import Prepared
@@ -38,6 +38,7 @@ class Address:
     network_id: int | None
     vm_id: int | None
     is_source_nat: bool
+    is_static_nat: bool
     job_id: int | None
 
     @property
@@ -163,6 +164,18 @@ def release(tx: Tx, public_ip_id: int) -> bool:
     )
 
 
+def give_whole(tx: Tx, public_ip_id: int, vm_id: int | None, *, in_force: bool) -> None:
+    """Map an address to one guest, or to none. With a guest but not `in_force` the mapping is being ended."""
+    tx.execute(update(public_ip).where(public_ip.c.id == public_ip_id).values(vm_id=vm_id, is_static_nat=int(in_force)))
+
+
+def end_static_nat_of(tx: Tx, vm_id: int) -> None:
+    """No address belongs to this guest whole any more."""
+    virtual = select(vlan_ip_range.c.id).where(vlan_ip_range.c.for_virtual_network == 1)
+    whole = (public_ip.c.vm_id == vm_id, public_ip.c.range_id.in_(virtual))
+    tx.execute(update(public_ip).where(*whole).values(vm_id=None, is_static_nat=0))
+
+
 def release_direct_of(tx: Tx, vm_id: int) -> None:
     """Free every address of Direct networks that a guest or router holds."""
     direct = select(vlan_ip_range.c.id).where(vlan_ip_range.c.for_virtual_network == 0)
@@ -224,5 +237,6 @@ def _address(row: RowMapping) -> Address:
         network_id=row["network_id"],
         vm_id=row["vm_id"],
         is_source_nat=bool(row["is_source_nat"]),
+        is_static_nat=bool(row["is_static_nat"]),
         job_id=row["job_id"],
     )

@@ -10,11 +10,13 @@ from pileus.server.db.tables import (
     offering,
     place,
     row_change,
+    rule,
     setting,
     ssh_key,
     template,
     vm,
     volume,
+    vpn,
     zone_detail,
 )
 from pileus.server.db.tables.column import metadata
@@ -30,10 +32,12 @@ __all__ = [
     "offering",
     "place",
     "row_change",
+    "rule",
     "setting",
     "ssh_key",
     "template",
     "vm",
     "volume",
+    "vpn",
     "zone_detail",
 ]
