@@ -39,11 +39,12 @@ def eventually(what: str, reached: Callable[[], Any], *, seconds: float = PATIEN
 
 @dataclass
 class Place:
-    """Where an agent runs: `argv` turns a command into one that runs there."""
+    """Where an agent runs: `argv` turns a command into one that runs there; `options` are of its backend, as TOML."""
 
     name: str
     address: str
     argv: Callable[[Sequence[str]], list[str]] = field(default=list)
+    options: str = ""
 
 
 class Files:
@@ -253,6 +254,7 @@ class Cloud:
         text = (
             f'servers = ["{self.address}:{self._ports[1]}"]\nstate_dir = "{state / "agent"}"\n\n'
             f'[[host]]\ntoken = "{token}"\nkind = "Routing"\nbackend = "{self.backend}"\naddress = "{place.address}"\n'
+            + place.options
         )
         if place is self.places[0]:
             storage_token = secrets.token_urlsafe(24)

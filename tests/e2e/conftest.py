@@ -13,7 +13,7 @@ import pytest
 from cloud import Cloud, Place
 
 from pileus import sandbox
-from pileus.sandbox import SandboxHost, Switch
+from pileus.sandbox import SandboxHost, Switch, open_vswitch
 from pileus.sandbox.watchdog import Watchdog
 
 _numbers = itertools.count(1)
@@ -69,19 +69,24 @@ def guest_image(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @contextmanager
-def cloud_of(count: int, directory: Path, guest_image: Path, watchdog: Watchdog) -> Iterator[Cloud]:
-    """A KVM cloud with so many hosts; afterwards nothing of it is left on the machine."""
-    sandbox.check()
+def cloud_of(
+    count: int, directory: Path, guest_image: Path, watchdog: Watchdog, *, vlans: bool = False
+) -> Iterator[Cloud]:
+    """A KVM cloud with so many hosts (`vlans`: that tag frames); afterwards nothing of it is left on the machine."""
+    sandbox.check(vlans=vlans)
     prefix = f"c{os.getpid() % 10000}x{next(_numbers) % 100}"
     watchdog.sandbox(prefix)
     switch = sandbox.create_somewhere(prefix)
-    hosts = [SandboxHost(f"h{number + 1}", number + 1, switch, directory / "hosts") for number in range(count)]
+    hosts = [
+        SandboxHost(f"h{number + 1}", number + 1, switch, directory / "hosts", vlans=vlans) for number in range(count)
+    ]
+    options = f'[host.options]\nvlan_switch = "{open_vswitch.BRIDGE}"\n' if vlans else ""
     cloud = None
     try:
         switch.connect_root(nat=True)
         for host in hosts:
             host.start()
-        places = [Place(host.name, str(host.address), host.argv) for host in hosts]
+        places = [Place(host.name, str(host.address), host.argv, options) for host in hosts]
         cloud = Cloud(
             directory / "cloud", address=str(switch.gateway), subnet=switch.subnet, places=places, backend="kvm"
         )
@@ -102,6 +107,13 @@ def cloud_of(count: int, directory: Path, guest_image: Path, watchdog: Watchdog)
 def cloud(tmp_path_factory: pytest.TempPathFactory, guest_image: Path, watchdog: Watchdog) -> Iterator[Cloud]:
     """One KVM cloud with two hosts for all tests of a module."""
     with cloud_of(2, tmp_path_factory.mktemp("cloud"), guest_image, watchdog) as made:
+        yield made
+
+
+@pytest.fixture(scope="module")
+def tagged_cloud(tmp_path_factory: pytest.TempPathFactory, guest_image: Path, watchdog: Watchdog) -> Iterator[Cloud]:
+    """One KVM cloud with two hosts that tag frames, for all tests of a module."""
+    with cloud_of(2, tmp_path_factory.mktemp("cloud"), guest_image, watchdog, vlans=True) as made:
         yield made
 
 
