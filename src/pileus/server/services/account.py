@@ -264,13 +264,17 @@ def _views(tx: Tx, rows: list[RowMapping]) -> list[dict[str, Any]]:
     return views
 
 
+_NAMES = tuple((kind, f"{field}_limit", f"{field}_total", f"{field}_available") for kind, field in _FIELDS.items())
+_NOTHING = count.Count(0, UNLIMITED)
+
+
 def _limits(counts: dict[Resource, count.Count]) -> dict[str, Any]:
     told: dict[str, Any] = {}
-    for resource, field in _FIELDS.items():
-        found = counts.get(resource, count.Count(0, UNLIMITED))
-        told[f"{field}_limit"] = _limit(found.maximum)
-        told[f"{field}_total"] = found.used
-        told[f"{field}_available"] = _limit(found.available)
+    for resource, limit, total, available in _NAMES:
+        found = counts.get(resource, _NOTHING)
+        told[limit] = _limit(found.maximum)
+        told[total] = found.used
+        told[available] = _limit(found.available)
     return told
 
 

@@ -4,14 +4,14 @@ Rows are always taken in one order (the account, its domain, then each ancestor 
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass
-from typing import Any
+from functools import cache
+from typing import Any, NamedTuple
 
 from sqlalchemy import BigInteger, ColumnElement, Select, and_, bindparam, insert, or_, select, update
 from sqlalchemy.exc import IntegrityError
 
-from pileus.server.db.dialect import among, as_parameter
 from pileus.server.db.prepared import Prepared
+from pileus.server.db.queries.page import Lookup
 from pileus.server.db.tables.account import account, domain, resource_count
 from pileus.server.db.transaction import Tx
 from pileus.server.domain.account import UNLIMITED, Resource
@@ -28,8 +28,7 @@ _NOUNS = {
 }
 
 
-@dataclass(frozen=True)
-class Count:
+class Count(NamedTuple):
     """What one owner uses of one resource. `maximum` -1 means unlimited."""
 
     used: int
@@ -96,13 +95,18 @@ def of(tx: Tx, owner: str, owner_id: int) -> dict[Resource, Count]:
 def of_many(tx: Tx, owner: str, owner_ids: list[int]) -> dict[int, dict[Resource, Count]]:
     """All counts of several owners, in one query."""
     found: dict[int, dict[Resource, Count]] = {}
-    dialect = tx.connection.dialect.name
-    counts = select(
-        resource_count.c.owner_id, resource_count.c.resource, resource_count.c.used, resource_count.c.maximum
-    ).where(resource_count.c.owner == owner, among(resource_count.c.owner_id, dialect))
-    for row in tx.execute(counts, {"keys": as_parameter(owner_ids, dialect)}):
-        found.setdefault(int(row.owner_id), {})[Resource(row.resource)] = Count(int(row.used), int(row.maximum))
+    for owner_id, resource, used, maximum in _of_owners(owner).rows(tx, owner_ids):
+        found.setdefault(owner_id, {})[_RESOURCES[resource]] = Count(used, maximum)
     return found
+
+
+_RESOURCES = {int(resource): resource for resource in Resource}
+
+
+@cache
+def _of_owners(owner: str) -> Lookup:
+    columns = (resource_count.c.resource, resource_count.c.used, resource_count.c.maximum)
+    return Lookup(resource_count.c.owner_id, *columns, where=[resource_count.c.owner == owner])
 
 
 def limit(tx: Tx, owner: str, owner_id: int, resource: Resource, maximum: int) -> None:
