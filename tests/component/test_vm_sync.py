@@ -131,6 +131,35 @@ def test_what_dies_before_its_job_has_looked_is_started_again(
     world.assert_nothing_left()
 
 
+@pytest.mark.parametrize("kind", [StartVm, StartRouter])
+def test_what_ends_before_its_answer_has_come_is_started_again(
+    world: World, alice: Caller, kind: type[StartVm | StartRouter]
+) -> None:
+    cloud = world.cloud()
+    ended = []
+
+    def end_and_connect_anew(order: Waiting, answer: Answer) -> list[Answer]:
+        start = order.operation
+        if ended or not isinstance(start, kind):
+            return [answer]
+        spec = start.vm if isinstance(start, StartVm) else start.router
+        ended.append(spec.name)
+        uuid = world.uuid(host, order.host_id)
+        world.hosts.backend(uuid).lose_power()
+        connect(world, order.host_id)
+        return world.hosts.late_answers(uuid)
+
+    world.intercept = end_and_connect_anew
+    network_id = running_network(world, alice, cloud.zone)
+    web = deployed(world, alice, cloud, name="web", network_ids=(network_id,))
+    world.settle()
+
+    assert ended
+    assert len(copies(world, web)) == 1
+    assert len(world.hosts.world.running(router_of(world, network_id).name)) == 1
+    world.assert_nothing_left()
+
+
 @pytest.mark.parametrize("epoch", [0, 7])
 def test_a_copy_of_another_epoch_is_ended(world: World, cloud: Cloud, web: Id[Vm], epoch: int) -> None:
     row = row_of(world, web)

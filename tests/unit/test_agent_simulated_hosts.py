@@ -103,10 +103,22 @@ def test_a_bridge_stays_while_another_guest_uses_it(fleet: Fleet) -> None:
     assert fleet.world.bridges() == set()
 
 
-def test_a_second_delivery_returns_the_first_answer_even_if_the_world_moved_on(fleet: Fleet) -> None:
+def test_a_second_delivery_returns_the_first_answer_and_does_nothing(fleet: Fleet) -> None:
     first = fleet.deliver(HOST, "start", "q", StartVm(vm()))
-    fleet.do(stop(vm()))
     assert fleet.deliver(HOST, "start", "q", StartVm(vm())) == first
+    done = fleet.deliver(HOST, "stop", "q", stop(vm()))
+    fleet.do(StartVm(vm(epoch=2)))
+    assert fleet.deliver(HOST, "stop", "q", stop(vm())) == done
+    assert len(fleet.world.running("i-2-3-VM")) == 1
+
+
+def test_nobody_is_told_again_that_something_has_started_once_it_has_ended(fleet: Fleet) -> None:
+    fleet.deliver(HOST, "start", "q", StartVm(vm()))
+    fleet.do(stop(vm()))
+    late = next(each for each in fleet.late_answers(HOST) if each.operation_id == "start")
+    for again in (late, fleet.deliver(HOST, "start", "q", StartVm(vm()))):
+        assert again.refusal is not None
+        assert again.refusal.reason is Reason.FAILED
     assert fleet.world.running("i-2-3-VM") == []
 
 

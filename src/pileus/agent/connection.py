@@ -19,7 +19,7 @@ from websockets.exceptions import ConnectionClosed, InvalidHandshake
 from pileus.agent import operations
 from pileus.agent.backend import Noticed
 from pileus.agent.enrolment import Endpoint
-from pileus.agent.host import Fleet, Host, Withheld, perform
+from pileus.agent.host import Fleet, Host, Withheld, perform, still_true
 from pileus.agent.identity import Identity, is_server
 from pileus.agent.journal import Journal
 from pileus.agent.queues import Queues
@@ -394,7 +394,12 @@ class Connection:
     async def _resend(self, line: ClientConnection) -> None:
         for answer in await self._journal.all_unforgotten():
             of_fleet = self._fleet is not None and not self._fleet.is_away(answer.host)
-            if answer.host in self._hosts or of_fleet:
+            if not of_fleet and answer.host not in self._hosts:
+                continue
+            host = await self._host(answer.host) if answer.begun is not None else None
+            if host is not None:
+                await line.send(encode(await still_true(host, answer)))
+            else:
                 await line.send(encode(answer))
 
     async def _heartbeats(self, line: ClientConnection, seconds: float) -> None:

@@ -11,8 +11,9 @@ from typing import Protocol
 from pileus.agent.backend import Backend, ImageStore, Noticed, Progressed, Refused
 from pileus.agent.executor import Executor, ImageExecutor
 from pileus.agent.journal import Journal
+from pileus.agent.operations import begun_by
 from pileus.wire.messages import Answer, Deliver, HostIntro, HostKind, HostStats, WantedHost
-from pileus.wire.operations import AnyOperation, AnyResult, Refusal
+from pileus.wire.operations import AnyOperation, AnyResult, Reason, Refusal
 
 
 class Withheld(Exception):
@@ -188,13 +189,30 @@ class Outcome:
 
 
 async def perform(host: Host, journal: Journal, order: Deliver, progressed: Progressed) -> Outcome:
-    """Do what was delivered, once: the answer of a second delivery is the first one."""
+    """Do what was delivered, once: the answer of a second delivery is the first one, as far as it is still true."""
     first = await journal.begin(host.uuid, order.operation_id)
     if first is not None:
-        return Outcome(first, repeated=True)
+        return Outcome(await still_true(host, first), repeated=True)
     answer = functools.partial(Answer, order.operation_id, host.uuid)
     try:
-        outcome = answer(result=await host.execute(order.operation, progressed))
+        result = await host.execute(order.operation, progressed)
+        outcome = answer(result=result, begun=begun_by(order.operation))
     except Refused as refused:
         outcome = answer(refusal=Refusal(refused.reason, refused.text))
     return Outcome(await journal.finish(outcome), repeated=False)
+
+
+async def still_true(host: Host, answer: Answer) -> Answer:
+    """The answer, or that what it began has ended: nobody may believe that it runs because the news came late.
+
+    The end itself was told when nobody listened, and an inventory cannot tell it from a start that is still to come.
+    """
+    if answer.begun is None or answer.result is None:
+        return answer
+    try:
+        if await host.runs(answer.begun.name, answer.begun.epoch):
+            return answer
+    except Refused:
+        return answer  # The hypervisor cannot be asked now. What its host holds is told when it can.
+    text = f"{answer.begun.name} had started, and has ended since"
+    return Answer(answer.operation_id, answer.host, refusal=Refusal(Reason.FAILED, text))

@@ -5,6 +5,7 @@ Every atomic brings about a state and may be run again, so the list of a half do
 
 from dataclasses import dataclass
 
+from pileus.wire.messages import Begun
 from pileus.wire.operations import (
     AnyOperation,
     AttachPool,
@@ -203,6 +204,15 @@ def subject(operation: AnyOperation) -> str:
             return name
         case _:
             return ""
+
+
+def begun_by(operation: AnyOperation) -> Begun | None:
+    """The life that the operation begins, if it does."""
+    match operation:
+        case StartVm(vm=spec) | StartRouter(router=spec):
+            return Begun(spec.name, spec.epoch)
+        case _:
+            return None
 
 
 def networks_in(spec: VmSpec | RouterSpec) -> tuple[NetworkRef, ...]:

@@ -122,13 +122,24 @@ class Heartbeat(FromAgent, frozen=True, tag=True):
     silent: tuple[str, ...] = ()
 
 
+class Begun(Struct, frozen=True):
+    """A life of a guest or router that an operation has begun."""
+
+    name: str
+    epoch: int
+
+
 class Answer(FromAgent, frozen=True, tag=True):
-    """Outcome of a delivered operation: exactly one of `result` and `refusal`. Sent until a `Forget` names it."""
+    """Outcome of a delivered operation: exactly one of `result` and `refusal`. Sent until a `Forget` names it.
+
+    The agent keeps with it which life was `begun`: once that has ended, it does not say again that it runs.
+    """
 
     operation_id: str
     host: str
     result: AnyResult | None = None
     refusal: Refusal | None = None
+    begun: Begun | None = None
 
 
 class Progress(FromAgent, frozen=True, tag=True):

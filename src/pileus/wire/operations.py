@@ -1,7 +1,8 @@
 """What a server may ask of a host. One Struct per operation, idempotent, named for the state it brings about.
 
 An operation carries everything its host needs: an agent never asks back. The agent journals the id of the
-`Deliver` that carried it, so a second delivery returns the first answer.
+`Deliver` that carried it, so a second delivery returns the first answer; that
+something has started is said again only while it runs.
 """
 
 from enum import StrEnum

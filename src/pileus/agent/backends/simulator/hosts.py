@@ -11,7 +11,7 @@ from pileus.agent.backends.simulator.backend import SimulatorBackend, simulated_
 from pileus.agent.backends.simulator.faults import AgentDied, Faults, InstantClock, When
 from pileus.agent.backends.simulator.store import SimulatedStore
 from pileus.agent.backends.simulator.world import World
-from pileus.agent.host import RoutingHost, StorageHost, perform
+from pileus.agent.host import RoutingHost, StorageHost, perform, still_true
 from pileus.agent.journal import Journal, at_once
 from pileus.agent.queues import QueueKey
 from pileus.wire.messages import Answer, Deliver, HostIntro, VmChange
@@ -114,7 +114,7 @@ class SimulatedHosts:
 
     def late_answers(self, host: str) -> list[Answer]:
         """What the agent sends again on a new connection: every answer that nobody has told it to forget."""
-        return _now(self._journal.unforgotten(host))
+        return [_now(still_true(self._hosts[host], each)) for each in _now(self._journal.unforgotten(host))]
 
     def forget(self, *operation_ids: str) -> None:
         """The server has stored these answers."""
