@@ -15,10 +15,10 @@ from pileus.server.hosts.operations import Waiting
 from pileus.server.services import vm as vm_service
 from pileus.server.services import vm_sync
 from pileus.testing import World
-from pileus.testing.builders import Cloud
+from pileus.testing.builders import Cloud, root
 from pileus.testing.networks import router_of, running_network
 from pileus.wire.messages import Answer, VmChange, VmSeen
-from pileus.wire.operations import Reason, StartRouter, StartVm, StopVm
+from pileus.wire.operations import DeleteVolume, Reason, StartRouter, StartVm, StopVm
 
 GUEST_UUID = "5f4dcc3b-5aa7-4d1e-8b27-0242ac120002"
 
@@ -292,3 +292,25 @@ def test_on_a_dead_host_it_is_over(world: World, cloud: Cloud, web: Id[Vm]) -> N
 
     with world.db.read() as tx:
         assert incarnation.current(tx, web) is None
+
+
+def test_a_file_whose_host_was_down_goes_though_the_host_refuses_once(world: World, cloud: Cloud, web: Id[Vm]) -> None:
+    world.refuses_delivery = lambda waiting: True
+    with world.db.write() as tx:
+        tx.execute(update(host).values(state="Down"))
+        vm_service.destroy(tx, root(), web, expunge=True)
+    world.settle()
+    assert [kind for _, kind in world.pending_operations() if kind == "DeleteVolume"]
+    assert row_of(world, web)["live"] is None
+
+    with world.db.write() as tx:
+        tx.execute(update(host).values(state="Up"))
+    world.refuses_delivery = lambda waiting: False
+    refuse(world, DeleteVolume, Reason.FAILED)
+    world.settle()
+    world.instead = lambda waiting: None
+    assert list(world.hosts.world.volumes())
+
+    world.reconcile("vm-sync")
+    world.settle()
+    assert list(world.hosts.world.volumes()) == []

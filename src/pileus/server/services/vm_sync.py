@@ -15,6 +15,7 @@ from pileus.server.db.queries import incarnation
 from pileus.server.db.queries import vm as vms
 from pileus.server.db.queries.incarnation import Life
 from pileus.server.db.tables.host import host, host_operation
+from pileus.server.db.tables.job import job
 from pileus.server.db.tables.vm import vm
 from pileus.server.db.transaction import Tx
 from pileus.server.db.transition import transition
@@ -25,7 +26,7 @@ from pileus.server.workflows.router_lost import lost
 from pileus.server.workflows.vm_record import stopped
 from pileus.server.workflows.vm_spec import queue_of, stop
 from pileus.wire.messages import VmChange, VmSeen
-from pileus.wire.operations import AnyOperation, Reason, Refusal, StartVm, StopRouter, StopVm
+from pileus.wire.operations import AnyOperation, DeleteVolume, Reason, Refusal, StartVm, StopRouter, StopVm
 
 log = structlog.get_logger()
 
@@ -84,7 +85,8 @@ def finish_endings(tx: Tx) -> int:
 
 
 def clear_away_again(tx: Tx) -> int:
-    """Ask hosts once more to end what they refused to end and no job waits for: strays, lost routers, given up lives.
+    """Ask hosts once more to end what they refused to end and no job waits for: strays, lost routers, given up lives,
+    and files whose host was down when their job ended.
 
     Returns how many were asked. Called from time to time by the reconciler `vm-sync`.
     """
@@ -97,7 +99,8 @@ def clear_away_again(tx: Tx) -> int:
             continue
         if operations.by_id(tx, again) is not None or tx.scalar(_state_of(known.host_id)) in (None, HostState.REMOVED):
             continue
-        operations.request(tx, known.host_id, operations.body_of(tx, known), operation_id=again, queue=known.queue)
+        order = operations.body_of(tx, known)
+        operations.request(tx, known.host_id, order, operation_id=again, queue=known.queue, job_id=known.job_id)
         asked += 1
     return asked
 
@@ -110,8 +113,15 @@ _NEWEST = 20_000
 
 _REFUSED = Prepared(
     select(host_operation.c.operation_id)
+    .select_from(host_operation.outerjoin(job, job.c.id == host_operation.c.job_id))
     .where(host_operation.c.pending.is_(None), host_operation.c.refusal.is_not(None))
-    .where(or_(*(host_operation.c.operation_id.like(f"{prefix}.%") for prefix in _CLEARINGS)))
+    .where(
+        or_(
+            *(host_operation.c.operation_id.like(f"{prefix}.%") for prefix in _CLEARINGS),
+            # To its job the file was gone with its host. No other file ever gets this name.
+            (host_operation.c.kind == DeleteVolume.__name__) & (host_operation.c.answered_at >= job.c.completed_at),
+        )
+    )
     .where(host_operation.c.id > select(func.max(host_operation.c.id) - _NEWEST).scalar_subquery())
     .order_by(host_operation.c.id)
 )
