@@ -53,8 +53,8 @@ bench: setup ## Measure one claim: make bench BENCH=first_vm
 	@test -n "$(BENCH)" || { echo "make bench BENCH=name, one of: $$(ls bench/*.py | xargs -n1 basename | sed 's/\.py//' | tr '\n' ' ')"; exit 1; }
 	@$(BIN)/python bench/$(BENCH).py
 
-simulate: setup ## Play the whole system under seeds: make simulate SEEDS=1000 FROM=0
-	@$(BIN)/python -m pileus.testing.simulation --seeds $(or $(SEEDS),100) --from $(or $(FROM),0) --processes 2
+simulate: setup ## Play the whole system under seeds: make simulate SEEDS=1000 FROM=0, or one of them: make simulate SHOW=17
+	@$(BIN)/python -m pileus.testing.simulation $(if $(SHOW),--show $(SHOW),--seeds $(or $(SEEDS),100) --from $(or $(FROM),0) --processes 2)
 
 docs: setup ## Write the command reference and OpenAPI document to docs/api
 	@$(BIN)/python tools/reference.py docs/api

@@ -43,7 +43,7 @@ def play() -> Iterator[Play]:
     chronicle = Chronicle(clock)
     set_up = stage(2)
     with memory_database(clock, set_up.image) as db, sealed("invariants"), overheard(chronicle):
-        play = Play(LinedWorld(db, clock, like=set_up.world), set_up, random.Random(1), chronicle, 0)
+        play = Play(LinedWorld(db, clock, like=set_up.world), set_up, random.Random(1), chronicle)
         play.world.trouble = False
         anna = next(person for person in play.workload.people if person.name == "anna")
         calls = ("deployVirtualMachine", "deployVirtualMachine", "createPortForwardingRule", "rebootVirtualMachine")

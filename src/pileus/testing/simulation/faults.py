@@ -1,7 +1,9 @@
 """What goes wrong: hosts refuse, vanish and come back, agents and servers end, guests do as they like, time jumps."""
 
 import random
-from dataclasses import dataclass
+from collections import Counter
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
 
 from pileus.agent.backends.simulator import Fault, When
 from pileus.testing.simulation.chronicle import Chronicle
@@ -36,24 +38,15 @@ class Mishaps:
     chronicle: Chronicle
     last_at: int = 0
     """When the last fault began or ended."""
+    struck: Counter[str] = field(default_factory=Counter)
+    """How often each kind was."""
 
     def strike(self) -> None:
         """Let something go wrong."""
         self.last_at = self.world.clock.now()
-        ways = [
-            (self._refusal, 4),
-            (self._failure, 2),
-            (self._agent_dies, 2),
-            (self._silence, 3),
-            (self._power, 2),
-            (self._line, 2),
-            (self._agent, 1),
-            (self._guest, 4),
-            (self._crash, 3),
-            (self._twice, 1),
-            (self._jump, 2),
-        ]
-        self.dice.choices([way for way, _ in ways], [weight for _, weight in ways])[0]()
+        kind = self.dice.choices(list(KINDS), [weight for _, weight in KINDS.values()])[0]
+        self.struck[kind] += 1
+        KINDS[kind][0](self)
 
     def stop(self) -> None:
         """Nothing goes wrong any more, and everybody is back."""
@@ -139,3 +132,19 @@ class Mishaps:
         seconds = self.dice.choice((60.0, 400.0, 1800.0, 7200.0))
         self.chronicle.note(f"time jumps by {seconds} s")
         self.world.pass_time(seconds)
+
+
+KINDS: Mapping[str, tuple[Callable[[Mishaps], None], int]] = {
+    "refusal": (Mishaps._refusal, 4),
+    "failure": (Mishaps._failure, 2),
+    "death of an agent at work": (Mishaps._agent_dies, 2),
+    "silence": (Mishaps._silence, 3),
+    "power cut": (Mishaps._power, 2),
+    "end of a line": (Mishaps._line, 2),
+    "death of an agent": (Mishaps._agent, 1),
+    "guest by itself": (Mishaps._guest, 4),
+    "crash of the server": (Mishaps._crash, 3),
+    "all comes twice": (Mishaps._twice, 1),
+    "jump of time": (Mishaps._jump, 2),
+}
+"""Every kind of fault, and its weight."""

@@ -16,8 +16,9 @@ from pileus.server.api.command import registry
 from pileus.server.auth.kinds import KINDS
 from pileus.server.db import rows
 from pileus.server.db.prepared import Prepared
+from pileus.server.db.queries.domain import INACTIVE
 from pileus.server.db.tables import metadata
-from pileus.server.db.tables.account import account, resource_count
+from pileus.server.db.tables.account import account, domain, resource_count
 from pileus.server.db.tables.event import event
 from pileus.server.db.tables.host import host, host_operation
 from pileus.server.db.tables.job import job
@@ -76,7 +77,17 @@ class End:
 
 def is_quiet(tx: Tx) -> bool:
     """Nothing is under way."""
-    return _AT_WORK.scalar(tx) is None and _ASKED.scalar(tx) is None
+    return _AT_WORK.scalar(tx) is None and _ASKED.scalar(tx) is None and not _not_cleaned_up(tx)
+
+
+def _not_cleaned_up(tx: Tx) -> list[str]:
+    """Accounts and domains whose clean-up has not come to its end: one that failed is begun anew after a while."""
+    accounts = rows.every(tx, account, live=1, cleanup_required=1)
+    going = rows.every(tx, domain, live=1, state=INACTIVE)
+    return [
+        *(f"account {row['id']} is still being cleaned up" for row in accounts),
+        *(f"domain {row['id']} is still being deleted" for row in going),
+    ]
 
 
 _AT_WORK = Prepared(select(job.c.id).where(job.c.open == 1, job.c.phase != str(Phase.STUCK)).limit(1))
@@ -196,8 +207,7 @@ def states_stable(end: End) -> list[str]:
     for row in rows.every(tx, template_copy):
         if row["state"] in (CopyState.DOWNLOADING, CopyState.REMOVING):
             wrong.append(f"copy of template {row['template_id']} is {row['state']}")
-    for row in rows.every(tx, account, live=1, cleanup_required=1):
-        wrong.append(f"account {row['id']} is still being cleaned up")
+    wrong += _not_cleaned_up(tx)
     lives = {row["vm_id"]: row["state"] for row in rows.every(tx, vm_incarnation, current=1)}
     for row in rows.every(tx, vm, live=1):
         if (row["state"] == VmState.RUNNING) is not (row["id"] in lives):

@@ -1,8 +1,9 @@
 """One run: calls and faults as the seed has it, then peace, then judgement."""
 
 import random
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections import Counter
+from collections.abc import Callable, Collection, Mapping
+from dataclasses import dataclass, field, replace
 
 from pileus.server.db.transaction import Tx
 from pileus.server.registered import register_all
@@ -14,13 +15,13 @@ from pileus.testing.simulation.lines import Crash, LinedWorld
 from pileus.testing.simulation.memory import memory_database
 from pileus.testing.simulation.sealed import overheard, sealed
 from pileus.testing.simulation.stage import Stage, stage
-from pileus.testing.simulation.workload import Workload, changing
+from pileus.testing.simulation.workload import Workload, changing, liking
 
 PEACE_SECONDS = 4 * 3600
 """How long after the last fault everything must have come to rest."""
 
-ACTS = 20
-"""Calls in a run, unless somebody wants more."""
+ACTS = (10, 15, 20, 30)
+"""Calls in a run, unless somebody says how many. Some bugs need many calls; for most, more short runs find more."""
 
 FREQUENT = frozenset(
     {
@@ -54,28 +55,45 @@ class Outcome:
     wrong: tuple[str, ...]
     digest: str
     trace: tuple[str, ...]
+    accepted: Mapping[str, int] = field(default_factory=dict)
+    """How often each command that changes something was accepted."""
+    faults: Mapping[str, int] = field(default_factory=dict)
+    """How often each kind of fault struck."""
+
+    @classmethod
+    def of_failure(cls, seed: int, text: str) -> "Outcome":
+        """Of a run that did not get as far as its end."""
+        return cls(seed, (text,), "", ())
 
     @property
     def ok(self) -> bool:
         return not self.wrong
+
+    def without_trace(self) -> "Outcome":
+        """The trace of a sound run is of no interest, and can be had again."""
+        return replace(self, trace=()) if self.ok else self
 
     def __str__(self) -> str:
         verdict = "\n".join(self.wrong) if self.wrong else "sound"
         return "\n".join([*self.trace, f"seed {self.seed}: {verdict}"])
 
 
-def simulate(seed: int, *, acts: int = ACTS) -> Outcome:
-    """Play the run of a seed with about so many calls. The same arguments play the same run."""
+def simulate(seed: int, *, acts: int | None = None) -> Outcome:
+    """Play the run of a seed with about so many calls, or as many as it has itself.
+
+    The same arguments play the same run.
+    """
     register_all()
     dice = random.Random(f"run {seed}")  # noqa: S311 (a simulation must be repeatable)
     clock = FakeClock()
     chronicle = Chronicle(clock)
     set_up = stage(dice.choice((2, 3)))
     with memory_database(clock, set_up.image) as db, sealed(seed), overheard(chronicle):
-        play = Play(LinedWorld(db, clock, like=set_up.world), set_up, dice, chronicle, acts)
-        wrong = play.run()
+        play = Play(LinedWorld(db, clock, like=set_up.world), set_up, dice, chronicle, liking=liking(seed))
+        wrong = play.run(dice.choice(ACTS) if acts is None else acts)
         play.world.end()
-    return Outcome(seed, tuple(wrong), chronicle.digest, tuple(chronicle.lines))
+    accepted = Counter(ack.command for ack in play.workload.acks)
+    return Outcome(seed, tuple(wrong), chronicle.digest, tuple(chronicle.lines), accepted, play.mishaps.struck)
 
 
 def tour(*, rounds: int = 12) -> tuple[set[str], list[str]]:
@@ -89,7 +107,7 @@ def tour(*, rounds: int = 12) -> tuple[set[str], list[str]]:
     chronicle = Chronicle(clock)
     set_up = stage(3)
     with memory_database(clock, set_up.image) as db, sealed("tour"), overheard(chronicle):
-        play = Play(LinedWorld(db, clock, like=set_up.world), set_up, dice, chronicle, 0)
+        play = Play(LinedWorld(db, clock, like=set_up.world), set_up, dice, chronicle)
         wrong = play.tour(rounds)
         play.world.end()
     return {ack.command for ack in play.workload.acks}, wrong
@@ -98,10 +116,18 @@ def tour(*, rounds: int = 12) -> tuple[set[str], list[str]]:
 class Play:
     """A run that is under way."""
 
-    def __init__(self, world: LinedWorld, set_up: Stage, dice: random.Random, chronicle: Chronicle, acts: int) -> None:
-        self.world, self.dice, self.chronicle, self.acts = world, dice, chronicle, acts
+    def __init__(
+        self,
+        world: LinedWorld,
+        set_up: Stage,
+        dice: random.Random,
+        chronicle: Chronicle,
+        *,
+        liking: Collection[str] = (),
+    ) -> None:
+        self.world, self.dice, self.chronicle = world, dice, chronicle
         self.mishaps = Mishaps(world, dice, chronicle)
-        self.workload = Workload(world, set_up, dice, chronicle)
+        self.workload = Workload(world, set_up, dice, chronicle, liking)
         world.begin(dice, chronicle)
 
     def tour(self, rounds: int) -> list[str]:
@@ -129,10 +155,10 @@ class Play:
                     self._turns(TURNS)
         return self._judged()
 
-    def run(self) -> list[str]:
-        """Everything. Returns what is wrong in the end."""
+    def run(self, acts: int) -> list[str]:
+        """Everything, with so many calls. Returns what is wrong in the end."""
         self._turns(self.dice.randrange(10))
-        for _ in range(self.acts):
+        for _ in range(acts):
             self._act()
             if self.dice.random() < 0.35:
                 self._guarded(self.mishaps.strike)

@@ -6,8 +6,10 @@ from functools import cache
 
 from sqlalchemy import update
 
+from pileus.server.config import keys
+from pileus.server.config.values import change
 from pileus.server.db.tables.account import users
-from pileus.server.domain.account import AccountType
+from pileus.server.domain.account import ADMIN_USER, AccountType
 from pileus.server.domain.caller import Caller
 from pileus.server.domain.ids import Domain, Id
 from pileus.testing.builders import GIB, Cloud
@@ -47,6 +49,9 @@ def stage(hosts: int) -> Stage:
         world.offering(ram_mib=1024)
         world.template(cloud.zone, password_enabled=1)
         world.disk_offering(size=GIB)
+        with world.db.write() as tx:
+            # A clean-up that failed is tried again within the peace at the end, not a day later.
+            change(tx, keys.account_cleanup_interval, "600", user_id=ADMIN_USER)
         residents = []
         for name, maximum in (("anna", 6), ("bert", 3)):
             home = world.domain(f"home-of-{name}")

@@ -38,21 +38,21 @@ EXCLUDED: Mapping[str, str] = {
 
 CORE: Mapping[str, int] = {
     "deployVirtualMachine": 8,
-    "startVirtualMachine": 4,
+    "startVirtualMachine": 6,
     "stopVirtualMachine": 4,
     "rebootVirtualMachine": 2,
-    "destroyVirtualMachine": 2,
+    "destroyVirtualMachine": 3,
     "recoverVirtualMachine": 3,
-    "resetPasswordForVirtualMachine": 1,
-    "changeServiceForVirtualMachine": 1,
+    "resetPasswordForVirtualMachine": 2,
+    "changeServiceForVirtualMachine": 2,
     "updateVirtualMachine": 1,
-    "createNetwork": 1,
-    "deleteNetwork": 1,
+    "createNetwork": 2,
+    "deleteNetwork": 2,
     "restartNetwork": 2,
-    "associateIpAddress": 2,
-    "disassociateIpAddress": 1,
-    "createPortForwardingRule": 3,
-    "deletePortForwardingRule": 2,
+    "associateIpAddress": 4,
+    "disassociateIpAddress": 2,
+    "createPortForwardingRule": 5,
+    "deletePortForwardingRule": 3,
     "createFirewallRule": 1,
     "deleteFirewallRule": 1,
     "enableStaticNat": 2,
@@ -67,7 +67,7 @@ CORE: Mapping[str, int] = {
     "updateResourceLimit": 1,
     "updateConfiguration": 1,
     "disableAccount": 1,
-    "enableAccount": 2,
+    "enableAccount": 1,
     "lockAccount": 1,
     "deleteAccount": 1,
     "createAccount": 1,
@@ -75,8 +75,8 @@ CORE: Mapping[str, int] = {
     "deleteHost": 1,
     "updateHost": 1,
     "reconnectHost": 1,
-    "startRouter": 1,
-    "stopRouter": 1,
+    "startRouter": 2,
+    "stopRouter": 2,
     "rebootRouter": 1,
     "destroyRouter": 1,
 }
@@ -101,6 +101,8 @@ class Person:
     account_id: int | None = None
     """None for the administrator, who works with everybody's things."""
     role: Role = Role.ADMIN
+    busy: int = 2
+    """How often somebody calls, in relation to others: who comes later has little to work with."""
 
 
 class Wishes:
@@ -111,10 +113,13 @@ class Wishes:
         self.cloud = set_up.cloud
         self.dice = dice
         self.made = 0
+        self.missing: type[ids.Entity] | None = None
+        """What there would have to be for the command last asked for: the one that makes it is called instead."""
 
     def of(self, spec: CommandSpec, person: Person) -> Parameters | None:
         """Parameters for a call of the command, or None when there is nothing that it could be about."""
         special = WISHES.get(spec.name)
+        self.missing = None
         known: Parameters | None = {} if special is None else special(self, person)
         if known is None:
             return None
@@ -164,7 +169,10 @@ class Wishes:
         owned = "account_id" in KINDS[entity].table.c and entity is not ids.Template
         owner = person.account_id if owned else None
         with self.world.db.read() as tx:
-            return self._one_of(_search(KINDS[entity], where, of_one=owner is not None).run(tx, owner))
+            found = self._one_of(_search(KINDS[entity], where, of_one=owner is not None).run(tx, owner))
+        if found is None:
+            self.missing = entity
+        return found
 
     def _one_of(self, found: list[RowMapping]) -> RowMapping | None:
         return self.dice.choice(found) if found else None
