@@ -20,11 +20,11 @@ from pileus.wire.operations import (
     CreateVolume,
     DeleteImage,
     Done,
+    ImageFacts,
     PoolFacts,
     Reason,
     StartVm,
     StopVm,
-    VmFacts,
     VmSpec,
 )
 from pileus.wire.places import PoolKind, PoolRef
@@ -116,13 +116,18 @@ async def test_killed_and_started_again_it_is_the_same_host_and_does_nothing_twi
         await until(lambda: site.state(host_id) is HostState.UP)
         site.heard.fail_answers = 10_000
         site.request(host_id, "op-1", StartVm(VmSpec("i-2-3-VM", "u", 1, 1, 500, 64, (), (), "")))
-        await until(lambda: site.heard.fail_answers < 10_000)
+        site.request(host_id, "op-0", CreateVolume(POOL, "v", 1 << 20))
+        await until(lambda: site.heard.fail_answers < 9_999)
         process.kill()
         await until(lambda: site.state(host_id) is HostState.DISCONNECTED)
     site.heard.fail_answers = 0
     async with running(path):
-        # The simulated guest died with the process, and yet the first answer counts: it was journaled.
-        assert isinstance((await site.answered("op-1")).result, VmFacts)
+        # Simulated things die with the process, and yet the first answer counts: it was journaled.
+        assert isinstance((await site.answered("op-0")).result, ImageFacts)
+        # But of a guest nobody may believe that it runs.
+        refusal = (await site.answered("op-1")).refusal
+        assert refusal is not None
+        assert refusal.reason is Reason.FAILED
         assert site.state(host_id) is HostState.UP
         site.request(host_id, "op-2", StopVm("i-2-3-VM", "u", 1))
         assert (await site.answered("op-2")).result == Done()
