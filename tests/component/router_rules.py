@@ -59,9 +59,9 @@ class Site:
         raise AssertionError(f"not refused: {told}")
 
 
-def settled(world: World) -> Site:
-    """Everything runs."""
-    cloud, user = world.cloud(), world.account()
+def settled(world: World, cloud: Cloud | None = None) -> Site:
+    """Everything runs, in the cloud given or one of its own."""
+    cloud, user = cloud or world.cloud(), world.account()
     network = running_network(world, user, cloud.zone)
     web = world.uuid(vm, guest(world, user, cloud, network))
     client = Client(world.db, user)

@@ -7,10 +7,11 @@ from sqlalchemy import select
 from pileus.server.db.queries.rule import BALANCER, FIREWALL, IP_FORWARDING
 from pileus.server.db.tables.network import port_forwarding_rule, public_ip
 from pileus.server.db.transaction import Tx
-from pileus.server.services import ip_forwarding, load_balancer, port_forwarding
+from pileus.server.services import ip_forwarding, load_balancer, port_forwarding, remote_access_vpn, vpn_user
 from pileus.server.services import public_ip as addresses
 from pileus.testing import World
-from pileus.testing.networks import router_of
+from pileus.testing.client import Client
+from pileus.testing.networks import guest, router_of, running_network
 from pileus.testing.soundness import SCENARIOS, Scenario, Soundness
 from pileus.wire.router import RouterConfig
 
@@ -161,7 +162,54 @@ def balances(world: World, case: Case, count: int) -> None:
         assert [len(balancer.members) for balancer in config.load_balancers] == [count]
 
 
+def with_way_in(world: World) -> Case:
+    admin = Client(world.db)
+    cloud = world.cloud()
+    admin.call("updateConfiguration", name="router.template.id", value=world.template(cloud.zone, is_public=0))
+    admin.call("updateZone", id=cloud.zone, **{"details[0].router.launcher": "vm"})
+    user = world.account()
+    network = running_network(world, user, cloud.zone)
+    case = Case(cloud, user, network, guest(world, user, cloud, network))
+    with world.db.write() as tx:
+        job, _ = remote_access_vpn.create(
+            tx,
+            case.user,
+            public_ip_id=address_of(tx, case.network, source_nat=True),
+            ip_range=None,
+            account_name=None,
+            domain_id=None,
+            open_firewall=True,
+        )
+    world.result(job)
+    return case
+
+
+def with_vpn_user(world: World) -> Case:
+    case = with_way_in(world)
+    world.result(command(add_vpn_user)(world, case))
+    return case
+
+
+def add_vpn_user(tx: Tx, case: Case, _router: int) -> str:
+    return vpn_user.add(tx, case.user, username="alice", password="a-password", account_name=None, domain_id=None)[0]
+
+
+def remove_vpn_user(tx: Tx, case: Case, _router: int) -> str:
+    return vpn_user.remove(tx, case.user, username="alice", account_name=None, domain_id=None)
+
+
+def admits(world: World, case: Case, count: int) -> None:
+    config = applied(world, case)
+    if config is not None:
+        assert config.vpn is not None
+        assert len(config.vpn.users) == count
+
+
 SOUND = [
+    Soundness("vpn_user.add", prepare=with_way_in, submit=command(add_vpn_user), holds=lambda w, c: admits(w, c, 1)),
+    Soundness(
+        "vpn_user.remove", prepare=with_vpn_user, submit=command(remove_vpn_user), holds=lambda w, c: admits(w, c, 0)
+    ),
     Soundness("rule.create", prepare=in_use, submit=command(add_rule), holds=lambda w, c: forwards(w, c, 1)),
     Soundness("rule.delete", prepare=with_rule, submit=command(delete_rule), holds=lambda w, c: forwards(w, c, 0)),
     Soundness("rule.change", prepare=with_rule, submit=command(change_rule), holds=leads_to_other_port),

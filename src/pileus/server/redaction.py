@@ -5,7 +5,7 @@ from typing import Any
 
 _SECRET = (
     *("password", "passwd", "secret", "token", "sessionkey", "signature", "apikey", "api_key", "private"),
-    *("credential", "cookie", "authorization"),
+    *("credential", "cookie", "authorization", "preshared", "psk"),
 )
 HIDDEN = "***"
 

@@ -233,9 +233,6 @@ ACCEPTED = unused(
     number(
         "ping.timeout", 2.5, ADVANCED, "how many signs of life may be missing before a host counts as silent", least=1.0
     ),
-    text("remote.access.vpn.client.iprange", "10.1.2.1-10.1.2.8", NETWORK, "addresses given to VPN clients"),
-    integer("remote.access.vpn.psk.length", 24, NETWORK, "characters of a VPN's pre-shared key"),
-    integer("remote.access.vpn.user.limit", 8, NETWORK, "VPN users an account may have"),
     integer(
         "restart.retry.interval",
         600,

@@ -143,6 +143,19 @@ def cidrs(stored: str, name: str) -> None:
             ) from None
 
 
+def address_range(stored: str, name: str) -> None:
+    """Refuse what is no first and last address with a dash between."""
+    first, _, last = stored.partition("-")
+    try:
+        rising = ipaddress.IPv4Address(first.strip()) < ipaddress.IPv4Address(last.strip())
+    except ValueError:
+        rising = False
+    if not rising:
+        raise ParameterError(
+            f"{name} must be a first and a last address such as 10.1.2.1-10.1.2.8, not {stored!r}", parameter="value"
+        )
+
+
 def unused(*keys: Key[Any]) -> tuple[Key[Any], ...]:
     """Mark settings that change nothing."""
     _unused.update(key.name for key in keys)

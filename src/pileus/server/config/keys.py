@@ -11,6 +11,7 @@ from pileus.server.config.key import (
     NETWORK,
     STORAGE,
     USAGE,
+    address_range,
     boolean,
     cidrs,
     integer,
@@ -205,6 +206,19 @@ public_ip_capacity_threshold = number(
     USAGE,
     "share of used public addresses above which an alert is raised",
     most=1.0,
+)
+remote_access_vpn_client_iprange = text(
+    "remote.access.vpn.client.iprange",
+    "10.1.2.1-10.1.2.8",
+    NETWORK,
+    "first and last address of VPNs, where none are given: the router's own end, then those of clients",
+    check=address_range,
+)
+remote_access_vpn_psk_length = integer(
+    "remote.access.vpn.psk.length", 24, NETWORK, "characters of a VPN's pre-shared key", least=8, most=128
+)
+remote_access_vpn_user_limit = integer(
+    "remote.access.vpn.user.limit", 8, NETWORK, "VPN users an account may have", most=1000
 )
 router_launcher = text(
     "router.launcher",

@@ -14,6 +14,7 @@ from pileus.server.db.prepared import Prepared
 from pileus.server.db.queries import network as networks
 from pileus.server.db.queries import nic as nics
 from pileus.server.db.queries import public_ip as public_ips
+from pileus.server.db.queries import router as routers
 from pileus.server.db.queries.public_ip import Address
 from pileus.server.db.tables.network import guest_data, network, network_config, nic
 from pileus.server.db.tables.offering import network_offering, service_offering
@@ -22,7 +23,7 @@ from pileus.server.db.tables.vm import vm
 from pileus.server.db.transaction import Tx
 from pileus.server.domain.network import GuestIpType
 from pileus.server.domain.vm import VmKind
-from pileus.server.elements import router_rules
+from pileus.server.elements import router_home, router_rules
 from pileus.server.jobs.reconciler import trigger
 from pileus.wire.router import GuestData, Lease, PublicAddress, RouterConfig
 
@@ -78,6 +79,9 @@ def config(tx: Tx, network_id: int, *, generation: int) -> RouterConfig:
     guests = [row for row in cards if row["kind"] == VmKind.USER]
     routed = is_virtual or not value(tx, keys.direct_network_no_default_route)
     whole = {address.vm_id: address.ip for address in addresses if address.is_static_nat}
+    # A router that came to live in a namespace again cannot, and must not fail for it.
+    in_machine = is_virtual and own is not None and own["template_id"] is not None
+    way_in = router_rules.vpn(tx, network_id) if in_machine else None
     return RouterConfig(
         network=net["uuid"],
         generation=generation,
@@ -86,7 +90,7 @@ def config(tx: Tx, network_id: int, *, generation: int) -> RouterConfig:
         domain=net["network_domain"] or value(tx, keys.guest_domain_suffix),
         gateway="" if is_virtual else net["gateway"] or "",
         dns=_dns(net),
-        services=tuple(sorted(s for s in net["services"].split(",") if s)),
+        services=tuple(sorted([*(s for s in net["services"].split(",") if s), *(["vpn"] if way_in else [])])),
         leases=tuple(
             Lease(row["mac"], row["ip"], row["vm_name"], default_gateway=routed and bool(row["is_default"]))
             for row in guests
@@ -97,8 +101,19 @@ def config(tx: Tx, network_id: int, *, generation: int) -> RouterConfig:
         firewall=router_rules.firewall(tx, network_id) if is_virtual else (),
         static_nats=router_rules.static_nats(addresses, {row["vm_id"]: row["ip"] for row in guests}),
         load_balancers=router_rules.load_balancers(tx, network_id) if is_virtual else (),
-        vpn=router_rules.vpn(tx, network_id) if is_virtual else None,
+        vpn=way_in,
     )
+
+
+def can_vpn(tx: Tx, network_id: int) -> bool:
+    """Whether the network's router can let VPN clients in: it needs a kernel of its own, as virtual machines have.
+
+    Without a router that runs, what the next one will be decides.
+    """
+    router = routers.of_network(tx, network_id)
+    if router is not None and router.runs:
+        return router.template_id is not None
+    return router_home.is_vm(tx, networks.by_id(tx, network_id).zone_id)
 
 
 def _network(tx: Tx, network_id: int) -> RowMapping:
@@ -136,6 +151,7 @@ _CARDS = Prepared(
         vm.c.uuid.label("vm_uuid"),
         vm.c.name.label("vm_name"),
         vm.c.instance_name,
+        vm.c.template_id,
         service_offering.c.name.label("offering_name"),
         guest_data.c.user_data,
         guest_data.c.password,

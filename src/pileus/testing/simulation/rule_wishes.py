@@ -151,3 +151,10 @@ def _member(now: Wishes, person: Person) -> Parameters | None:
     if rule is None:
         return None
     return {"id": rule["uuid"], "virtualmachineids": _guest_on(now, person, rule)}
+
+
+@wish("addVpnUser", "removeVpnUser")
+def _vpn_user(now: Wishes, person: Person) -> Parameters | None:
+    there = now.thing(ids.VpnUser, person)
+    name = there["username"] if there is not None and now.dice.random() < LIKELY else f"u{now.name('vpn')}"
+    return {"username": name, "password": "a-password", "account": None, "domainid": None}

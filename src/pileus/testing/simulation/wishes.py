@@ -33,6 +33,8 @@ Parameters = dict[str, Any]
 EXCLUDED: Mapping[str, str] = {
     "login": "sessions are kept by the HTTP layer, which a run does not have",
     "logout": "sessions are kept by the HTTP layer, which a run does not have",
+    "createRemoteAccessVpn": "the routers of a run live in namespaces, which cannot let VPN clients in",
+    "deleteRemoteAccessVpn": "the routers of a run live in namespaces, which cannot let VPN clients in",
 }
 """Commands that change something and that no run makes, with the reason."""
 
