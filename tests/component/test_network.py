@@ -168,6 +168,40 @@ def test_the_only_default_direct_network_is_taken_where_the_virtual_one_is_unava
     assert chosen(world, user, cloud) == [shared]
 
 
+def test_no_virtual_network_is_made_where_it_is_unavailable_and_those_there_stay(
+    world: World, cloud: Cloud, user: Caller, admin: Client
+) -> None:
+    own = virtual_network(world, user, cloud.zone)
+    set_availability(world, "Unavailable")
+    with pytest.raises(ParameterError, match="unavailable"):
+        chosen(world, user, cloud, own)
+    client, where = Client(world.db, world.account()), world.uuid(zone, cloud.zone)
+    with pytest.raises(Refused, match="unavailable") as refused:
+        client.call("associateIpAddress", zoneid=where)
+    assert refused.value.code == 431
+    with pytest.raises(Refused, match="unavailable") as refused:
+        client.call(
+            "createNetwork", name="a", displaytext="a", zoneid=where,
+            networkofferingid=offering(admin, VIRTUAL_NETWORK_OFFERING),
+        )  # fmt: skip
+    assert refused.value.code == 431
+    assert "jobid" in Client(world.db, user).call("associateIpAddress", zoneid=where)
+
+
+def test_a_virtual_network_that_may_not_be_the_default_is_none_where_one_is_required(
+    world: World, cloud: Cloud, user: Caller, admin: Client
+) -> None:
+    made = Client(world.db, user).one(
+        "createNetwork", name="side", displaytext="side", zoneid=world.uuid(zone, cloud.zone), isdefault=False,
+        networkofferingid=offering(admin, VIRTUAL_NETWORK_OFFERING), gateway="10.7.0.1", netmask="255.255.255.0",
+    )  # fmt: skip
+    side, own = key_of(world, made["id"]), virtual_network(world, user, cloud.zone)
+    lan = key_of(world, direct(admin, world, cloud, isdefault=True)["id"])
+    with pytest.raises(ParameterError, match="required as the default"):
+        chosen(world, user, cloud, side, lan)
+    assert chosen(world, user, cloud, side, lan, own) == [own, side, lan]
+
+
 def test_one_of_the_networks_must_be_a_default_one(world: World, cloud: Cloud, user: Caller, admin: Client) -> None:
     set_availability(world, "Optional")
     shared = key_of(world, direct(admin, world, cloud, isdefault=False)["id"])

@@ -8,6 +8,7 @@ from pileus.server.db.queries import network as networks
 from pileus.server.db.tables.host import host_operation
 from pileus.server.db.tables.offering import service_offering
 from pileus.server.db.tables.place import zone
+from pileus.server.db.tables.vm import vm
 from pileus.server.domain.account import ADMIN_USER
 from pileus.server.domain.caller import Caller
 from pileus.server.domain.network import NetworkState
@@ -17,6 +18,7 @@ from pileus.testing import World
 from pileus.testing.builders import Cloud
 from pileus.testing.client import Client
 from pileus.testing.networks import guest, implement, net_of, router_of, running_network, set_state
+from pileus.wire.router import RouterConfig, fingerprint
 
 
 @pytest.fixture
@@ -29,6 +31,14 @@ def user(world: World) -> Caller:
     return world.account()
 
 
+def config_of(world: World, network_id: int) -> RouterConfig:
+    """What the network's router runs."""
+    name = router_of(world, network_id).name
+    config = next(found.config for _, found in world.hosts.world.guests() if found.name == name)
+    assert config is not None
+    return config
+
+
 # ---- garbage collection
 
 
@@ -37,8 +47,14 @@ def test_an_idle_network_goes_to_rest_after_the_wait_and_comes_back_with_its_add
 ) -> None:
     network_id = running_network(world, user, cloud.zone)
     vm_id = guest(world, user, cloud, network_id, state=VmState.RUNNING)
+    client = Client(world.db, user)
+    outside = client.call("listPublicIpAddresses")["publicipaddress"][0]["id"]
+    forward = {"protocol": "TCP", "publicport": 80, "privateport": 8080, "virtualmachineid": world.uuid(vm, vm_id)}
+    world.result(client.call("createPortForwardingRule", ipaddressid=outside, **forward)["jobid"])
     world.reconcile("network-config", "network-gc")
     world.settle()
+    before = config_of(world, network_id)
+    assert before.port_forwards
     world.clock.advance(3600)
     world.reconcile("network-gc")
     world.settle()
@@ -59,6 +75,7 @@ def test_an_idle_network_goes_to_rest_after_the_wait_and_comes_back_with_its_add
     world.result(implement(world, network_id))
     assert router_of(world, network_id).runs
     assert world.left().addresses == ("198.51.100.10 Allocated",)
+    assert fingerprint(config_of(world, network_id)) == fingerprint(before)
 
 
 def test_the_wait_is_a_setting(world: World, cloud: Cloud, user: Caller) -> None:

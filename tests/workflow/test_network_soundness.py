@@ -5,7 +5,10 @@ from network_cases import Case, address_of, at_rest, command, config_of, in_use,
 from sqlalchemy import select
 
 from pileus.server.db.queries import network as networks
+from pileus.server.db.seed import DIRECT_NETWORK_OFFERING
 from pileus.server.db.tables.job import job
+from pileus.server.db.tables.network import network
+from pileus.server.db.tables.offering import network_offering
 from pileus.server.db.transaction import Tx
 from pileus.server.domain.network import NetworkState
 from pileus.server.domain.vm import VmState
@@ -14,12 +17,14 @@ from pileus.server.jobs.submit import JobRef, submit
 from pileus.server.services import network as network_service
 from pileus.server.services import public_ip
 from pileus.server.services import router as routers
+from pileus.server.services.network_direct import Subnet
 from pileus.server.workflows.network_configure import push
 from pileus.server.workflows.network_ready import network_ready
 from pileus.server.workflows.network_shutdown import network_shutdown
 from pileus.testing import World
 from pileus.testing.builders import root
 from pileus.testing.networks import (
+    guest,
     implement,
     net_of,
     owner_of,
@@ -42,6 +47,51 @@ def halted(world: World) -> Case:
         stopped = routers.stop(tx, root(), router, forced=False)
     world.result(stopped)
     return case
+
+
+def on_a_vlan(world: World) -> Case:
+    """A Direct network at rest, whose VLAN and addresses an administrator gave."""
+    cloud = world.cloud()
+    user = world.account()
+    with world.db.write() as tx:
+        made = network_service.create(
+            tx,
+            root(),
+            name="lan",
+            display_text="lan",
+            offering_id=tx.scalar(
+                select(network_offering.c.id).where(network_offering.c.name == DIRECT_NETWORK_OFFERING)
+            ),
+            zone_id=cloud.zone,
+            addresses=Subnet("192.0.2.1", "255.255.255.0", "192.0.2.10", "192.0.2.19"),
+            vlan="77",
+            account_name=user.account_name,
+            domain_id=user.domain_id,
+            is_shared=None,
+            is_default=True,
+            network_domain=None,
+            tags=None,
+        )
+        network_id = tx.scalar(select(network.c.id).where(network.c.uuid == made["id"]))
+    return Case(cloud, user, network_id, guest(world, user, cloud, network_id))
+
+
+def in_use_on_a_vlan(world: World) -> Case:
+    case = on_a_vlan(world)
+    world.result(implement(world, case.network))
+    return case
+
+
+def runs_on_its_vlan(world: World, case: Case) -> None:
+    is_running(world, case)
+    assert net_of(world, case.network).vnet == 77
+    assert world.left().addresses == ("192.0.2.10 Allocated", "192.0.2.11 Allocated")
+
+
+def is_at_rest_on_its_vlan(world: World, case: Case) -> None:
+    net = net_of(world, case.network)
+    assert (net.state, net.vnet, net.router_id) == (NetworkState.SETUP, 77, None)
+    assert world.left().addresses == ("192.0.2.10 Allocated",)
 
 
 @workflow("test.network_ready")
@@ -131,6 +181,19 @@ def shows_addresses(world: World, case: Case, count: int) -> None:
 
 SOUND = [
     Soundness("network.implement", prepare=at_rest, submit=lambda w, c: implement(w, c.network), holds=is_running),
+    Soundness(
+        "network.implement",
+        prepare=on_a_vlan,
+        submit=lambda w, c: implement(w, c.network),
+        holds=runs_on_its_vlan,
+    ),
+    Soundness(
+        "network.shutdown",
+        prepare=in_use_on_a_vlan,
+        submit=submit_shutdown,
+        holds=is_at_rest_on_its_vlan,
+        restores=False,
+    ),
     Soundness("test.network_ready", prepare=at_rest, submit=submit_ready, holds=is_running, restores=False),
     Soundness(
         "network.configure",
@@ -210,6 +273,6 @@ SOUND = [
 
 
 @pytest.mark.parametrize("scenario", SCENARIOS)
-@pytest.mark.parametrize("sound", SOUND, ids=lambda sound: sound.workflow)
+@pytest.mark.parametrize("sound", SOUND, ids=lambda sound: f"{sound.workflow}-{sound.prepare.__name__}")
 def test_it_is_sound(sound: Soundness[Case], scenario: Scenario) -> None:
     sound.check(scenario)
