@@ -55,6 +55,8 @@ Inbound = Answer | Happened | Report
 
 BATCH = 64
 INBOX = 1024
+SHARE = 2 * BATCH
+"""So many messages of one line may wait to be stored."""
 PROGRESS_SECONDS = 1.0
 POLL_SECONDS = 5.0
 MANY = 500
@@ -102,6 +104,7 @@ class Line:
     gone: list[str] = field(default_factory=list)
     anew: list[str] = field(default_factory=list)
     offer: list[WantedHost] = field(default_factory=list)
+    share: asyncio.Semaphore = field(default_factory=lambda: asyncio.Semaphore(SHARE))
 
 
 class Delivery:
@@ -239,7 +242,11 @@ class Delivery:
                     await line.send(Deliver(each.operation_id, uuid, each.queue, each.operation))
 
     async def received(self, line: Line, message: Inbound) -> None:
-        """Take a message of a host; waits while the inbox is full, so a flood slows its own line down."""
+        """Take a message of a host; waits while the inbox, or the line's share of it, is full.
+
+        So a flood slows its own line down, and what others say is stored a batch or two later at most.
+        """
+        await line.share.acquire()
         await self._inbox.put((line, message))
 
     def progressed(self, line: Line, message: Progress) -> None:
@@ -326,7 +333,8 @@ class Delivery:
                 for each in batch:
                     await self._store_alone(each)
             finally:
-                for _ in batch:
+                for line, _ in batch:
+                    line.share.release()
                     self._inbox.task_done()
 
     async def _store_alone(self, each: tuple[Line, Inbound]) -> None:

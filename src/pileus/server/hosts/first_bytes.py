@@ -4,6 +4,7 @@ The WebSocket library reads GET requests only, so the first bytes decide who rea
 """
 
 import asyncio
+from collections import Counter
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from http import HTTPStatus
@@ -14,6 +15,7 @@ from websockets.frames import Frame, Opcode
 from websockets.protocol import Event
 from websockets.server import ServerProtocol
 
+from pileus.server.hosts.authority import Presented, presented
 from pileus.wire.messages import Heartbeat, encode
 
 FIRST_BYTES_SECONDS = 10.0
@@ -43,24 +45,40 @@ Posted = Callable[[Post], Awaitable[Reply]]
 
 
 class Doorway:
-    """Bounds how many peers may stand in the door, and answers their POST requests."""
+    """Bounds how many peers may stand in the door, and answers their POST requests.
+
+    Strangers, who show no certificate, have half of the room, and those of one address a sixteenth: however many come,
+    hosts that are known get in.
+    """
 
     def __init__(self, posted: Posted, *, most: int = 256) -> None:
         self.posted = posted
         self._most = most
-        self.waiting: set[object] = set()
+        self._most_strangers = max(1, most // 2)
+        self._most_of_one = max(1, most // 16)
+        self.waiting: dict[object, str | None] = {}
+        """Who stands in the door; of strangers, the address."""
+        self._strangers: Counter[str] = Counter()
         self.tasks: set[asyncio.Task[None]] = set()
 
-    def enter(self, who: object) -> bool:
-        """Let somebody stand in the door; False when too many do."""
+    def enter(self, who: object, stranger: str | None = None) -> bool:
+        """Let somebody stand in the door, a `stranger` from an address; False when too many do."""
         if len(self.waiting) >= self._most:
             return False
-        self.waiting.add(who)
+        if stranger is not None:
+            if self._strangers[stranger] >= self._most_of_one or self._strangers.total() >= self._most_strangers:
+                return False
+            self._strangers[stranger] += 1
+        self.waiting[who] = stranger
         return True
 
     def leave(self, who: object) -> None:
         """It is somebody we know now, or gone."""
-        self.waiting.discard(who)
+        stranger = self.waiting.pop(who, None)
+        if stranger is not None:
+            self._strangers[stranger] -= 1
+            if not self._strangers[stranger]:
+                del self._strangers[stranger]
 
     def connection(self) -> type[ServerConnection]:
         """The connection class to give to the WebSocket server."""
@@ -77,11 +95,13 @@ class Doorway:
 class HostConnection(ServerConnection):
     """A connection that is a POST request or a WebSocket, as its first bytes say.
 
-    `beat` is called with each heartbeat that leaves no host out, before the message would wake anybody; when it returns
-    False, the message goes the usual way. Heartbeats are nearly all that agents say: this halves their cost.
+    `shown` is what the peer's certificate says. `beat` is called with each heartbeat that leaves no host out, before
+    the message would wake anybody; when it returns False, the message goes the usual way. Heartbeats are nearly all
+    that agents say: this halves their cost.
     """
 
     doorway: Doorway
+    shown: Presented | None = None
     beat: Callable[[], bool] | None = None
     _raw: asyncio.Transport
     _begun = False
@@ -90,7 +110,9 @@ class HostConnection(ServerConnection):
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self._raw = cast(asyncio.Transport, transport)
-        if not self.doorway.enter(self):
+        peer = transport.get_extra_info("ssl_object")
+        self.shown = presented(peer.getpeercert(True) if peer is not None else None)
+        if not self.doorway.enter(self, address_of(transport) if self.shown is None else None):
             self._raw.abort()
             return
         self._deadline = self.loop.call_later(FIRST_BYTES_SECONDS, self._raw.abort)
@@ -105,7 +127,7 @@ class HostConnection(ServerConnection):
         if self._deadline is not None:
             self._deadline.cancel()
         if self._seen.startswith(b"POST"):
-            request = _Request(self.doorway, self._raw)
+            request = _Request(self.doorway, self._raw, known=self.shown is not None)
             self.doorway.leave(self)
             self._raw.set_protocol(request)
             request.connection_made(self._raw)
@@ -132,6 +154,12 @@ class HostConnection(ServerConnection):
             super().connection_lost(exc)
 
 
+def address_of(transport: asyncio.BaseTransport) -> str:
+    """The peer's address, or ""."""
+    name = transport.get_extra_info("peername")
+    return str(name[0]) if name else ""
+
+
 def _is_heartbeat(event: Event) -> bool:
     return isinstance(event, Frame) and event.data == _HEARTBEAT and event.opcode is Opcode.BINARY and event.fin
 
@@ -139,15 +167,16 @@ def _is_heartbeat(event: Event) -> bool:
 class _Request(asyncio.Protocol):
     """Reads one POST request, answers it, closes."""
 
-    def __init__(self, doorway: Doorway, transport: asyncio.Transport) -> None:
+    def __init__(self, doorway: Doorway, transport: asyncio.Transport, *, known: bool) -> None:
         self._doorway = doorway
         self._transport = transport
         self._seen = b""
+        self._stranger = None if known else address_of(transport)
         self._answering = False
         self._deadline = asyncio.get_running_loop().call_later(FIRST_BYTES_SECONDS, transport.abort)
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        if not self._doorway.enter(self):
+        if not self._doorway.enter(self, self._stranger):
             self._transport.abort()
 
     def connection_lost(self, exc: Exception | None) -> None:
@@ -179,9 +208,8 @@ class _Request(asyncio.Protocol):
 
     async def _answer(self, path: str, body: bytes) -> None:
         peer = self._transport.get_extra_info("ssl_object")
-        name = self._transport.get_extra_info("peername")
         certificate = peer.getpeercert(True) if peer is not None else None
-        self._reply(await self._doorway.posted(Post(path, body, str(name[0]) if name else "", certificate)))
+        self._reply(await self._doorway.posted(Post(path, body, address_of(self._transport), certificate)))
 
     def _reply(self, reply: Reply) -> None:
         self._answering = True

@@ -9,6 +9,7 @@ import contextlib
 import functools
 import logging
 import time
+from asyncio import sslproto
 from collections.abc import Awaitable, Callable, Iterable, Sequence
 from dataclasses import dataclass
 from http import HTTPStatus
@@ -27,6 +28,7 @@ from pileus.server.hosts import enrolment, liveness, signal
 from pileus.server.hosts.arrivals import Admitted, Arrivals
 from pileus.server.hosts.authority import Authority, BadRequest, Presented, presented
 from pileus.server.hosts.callbacks import Callbacks
+from pileus.server.hosts.chatter import WINDOW_SECONDS, Chatter
 from pileus.server.hosts.delivery import Delivery, Line
 from pileus.server.hosts.first_bytes import Doorway, HostConnection, Post, Reply
 from pileus.server.hosts.offers import Offers
@@ -60,6 +62,8 @@ log = structlog.get_logger(__name__)
 
 LARGEST_FRAME = 16 * 1024 * 1024
 HELLO_SECONDS = 30.0
+TLS_BUFFER = 32 * 1024
+"""Bytes that a line reads at a time: twice a TLS record."""
 MISSED_HEARTBEATS = 3
 WATCH_GAP_SWEEPS = 3
 """A farm that did not look for so many sweeps was away: silence counts from when it looks again."""
@@ -80,6 +84,8 @@ class ListenerSettings:
     sweep_seconds: float = 10.0
     write_heard_seconds: float = 60.0
     most_in_the_door: int = 256
+    """Peers at one time that were not introduced yet: of those without a certificate half, and few of one address."""
+    handshake_seconds: float = 10.0
 
 
 class Listener:
@@ -97,6 +103,7 @@ class Listener:
         self._doorway = Doorway(self._posted, most=settings.most_in_the_door)
         self._arrivals = Arrivals(database, self.delivery, self._callbacks, server=settings.server)
         self._offers = Offers(database, self.delivery)
+        self._chatter = Chatter(log)
         self._server: Server | None = None
         self._looked_at = time.monotonic()
         self._periodic: list[asyncio.Task[None]] = []
@@ -115,6 +122,9 @@ class Listener:
 
     async def start(self) -> None:
         """Listen. Raises OSError when the port is taken."""
+        settings = self._settings
+        # TLS reads no more than a record at a time; a buffer of the usual 256 KiB a line would be most of its memory.
+        sslproto.SSLProtocol.max_size = TLS_BUFFER
         context = await asyncio.to_thread(self._authority.server_context, self._settings.names)
         await asyncio.to_thread(self._forget_old_lines)
         await self.delivery.start()
@@ -125,7 +135,7 @@ class Listener:
             self._settings.address,
             self._settings.port,
             ssl=context,
-            ssl_handshake_timeout=10,
+            ssl_handshake_timeout=settings.handshake_seconds,
             process_request=self._admit,
             create_connection=self._doorway.connection(),
             max_size=LARGEST_FRAME,
@@ -136,13 +146,13 @@ class Listener:
             backlog=1024,
             logger=_quiet_logger(),
         )
-        settings = self._settings
         self._periodic = [
             asyncio.create_task(_every(seconds, work))
             for seconds, work in (
                 (settings.heartbeat_seconds, self._end_quiet_lines),
                 (settings.sweep_seconds, self.sweep),
                 (settings.write_heard_seconds, self._write_heard),
+                (WINDOW_SECONDS, self._sum_up),
             )
         ]
 
@@ -162,6 +172,7 @@ class Listener:
             await self._server.wait_closed()
         await self._arrivals.close()
         await asyncio.gather(*self._doorway.tasks, return_exceptions=True)
+        self._chatter.sum_up(whole=True)
 
     async def begin_anew(self) -> None:
         """End all lines and let the agents introduce their hosts again: others may have taken them for lost."""
@@ -194,7 +205,7 @@ class Listener:
             return Reply(HTTPStatus.CONFLICT)
         except enrolment.Denied:
             self._attempts.failed(post.address)
-            log.warning("enrolment.denied", address=post.address, path=post.path)
+            self._chatter.warning("enrolment.denied", address=post.address, path=post.path)
             return Reply(HTTPStatus.FORBIDDEN)
         except Exception as error:
             log.error("enrolment.failed", address=post.address, path=post.path, exc_info=error)
@@ -205,7 +216,7 @@ class Listener:
         shown = presented(post.certificate)
         work = functools.partial(enrolment.redeem, authority=self._authority, request=request, shown=shown)
         enrolled: Enrolled = await asyncio.to_thread(self._database.run, work)
-        log.info("host.enrolled", host=enrolled.host, address=post.address)
+        self._chatter.info("host.enrolled", host=enrolled.host, address=post.address)
         return enrolled
 
     async def _renew(self, post: Post) -> Renewed:
@@ -213,7 +224,7 @@ class Listener:
         shown = presented(post.certificate)
         work = functools.partial(enrolment.renew, authority=self._authority, csr_pem=request.csr_pem, shown=shown)
         certificate = await asyncio.to_thread(self._database.run, work)
-        log.info("certificate.renewed", address=post.address, hosts=len(shown.hosts) if shown else 0)
+        self._chatter.info("certificate.renewed", address=post.address, hosts=len(shown.hosts) if shown else 0)
         return Renewed(certificate, self._authority.ca_pem)
 
     # a line
@@ -238,7 +249,7 @@ class Listener:
         finally:
             await self._arrivals.go(line)
             if line.hosts:
-                log.info("line.ended", hosts=len(line.hosts))
+                self._chatter.info("line.ended", hosts=len(line.hosts))
 
     async def _serve(self, connection: ServerConnection, line: Line) -> None:
         deliverer = asyncio.create_task(self.delivery.deliver(line))
@@ -274,7 +285,7 @@ class Listener:
         await line.send(
             Welcome(PROTOCOL, settings.server, settings.heartbeat_seconds, settings.report_seconds, refused)
         )
-        log.info("line.up", hosts=len(admitted.hosts), refused=len(refused), version=first.version)
+        self._chatter.info("line.up", hosts=len(admitted.hosts), refused=len(refused), version=first.version)
         return True
 
     async def _listen(self, connection: ServerConnection, line: Line) -> None:
@@ -301,7 +312,7 @@ class Listener:
                     case Ask(room=room) if line.fleet is not None:
                         self._offers.asked(line, room)
                     case _:
-                        log.warning("line.bad_frame", peer=connection.remote_address)
+                        self._chatter.warning("line.bad_frame", peer=connection.remote_address)
                         await _turn_away(connection, GoAway("a frame that cannot be read"))
                         return
 
@@ -327,6 +338,9 @@ class Listener:
         for line in list(self.delivery.lines):
             if line.pulse.heard_at < late:
                 self.delivery.end_soon(line, GoAway("no heartbeat"))
+
+    async def _sum_up(self) -> None:
+        self._chatter.sum_up()
 
     async def _write_heard(self) -> None:
         silent = {host_id for line in self.delivery.lines for host_id in line.pulse.silent}
@@ -407,8 +421,7 @@ def _refused(intros: Sequence[HostIntro], admitted: Admitted) -> tuple[str, ...]
 
 
 def _shown(connection: ServerConnection) -> Presented | None:
-    peer = connection.transport.get_extra_info("ssl_object")
-    return presented(peer.getpeercert(True) if peer is not None else None)
+    return connection.shown if isinstance(connection, HostConnection) else None
 
 
 def _decode(frame: str | bytes) -> AnyFromAgent | None:
