@@ -23,6 +23,9 @@ PEACE_SECONDS = 4 * 3600
 ACTS = (10, 15, 20, 30)
 """Calls in a run, unless somebody says how many. Some bugs need many calls; for most, more short runs find more."""
 
+INHABITED = 0.6
+"""Probability that a run does not begin in an empty cloud."""
+
 FREQUENT = frozenset(
     {
         "addCluster",
@@ -85,9 +88,9 @@ def simulate(seed: int, *, acts: int | None = None) -> Outcome:
     """
     register_all()
     dice = random.Random(f"run {seed}")  # noqa: S311 (a simulation must be repeatable)
-    clock = FakeClock()
+    set_up = stage(dice.choice((2, 3)), inhabited=dice.random() < INHABITED)
+    clock = FakeClock(set_up.now)
     chronicle = Chronicle(clock)
-    set_up = stage(dice.choice((2, 3)))
     with memory_database(clock, set_up.image) as db, sealed(seed), overheard(chronicle):
         play = Play(LinedWorld(db, clock, like=set_up.world), set_up, dice, chronicle, liking=liking(seed))
         wrong = play.run(dice.choice(ACTS) if acts is None else acts)
@@ -103,9 +106,9 @@ def tour(*, rounds: int = 12) -> tuple[set[str], list[str]]:
     """
     register_all()
     dice = random.Random("tour")  # noqa: S311 (a simulation must be repeatable)
-    clock = FakeClock()
-    chronicle = Chronicle(clock)
     set_up = stage(3)
+    clock = FakeClock(set_up.now)
+    chronicle = Chronicle(clock)
     with memory_database(clock, set_up.image) as db, sealed("tour"), overheard(chronicle):
         play = Play(LinedWorld(db, clock, like=set_up.world), set_up, dice, chronicle)
         wrong = play.tour(rounds)

@@ -70,7 +70,7 @@ class Workload:
         self.people = [Person("root", Client(self.world.db))]
         for each in self.set_up.residents:
             client = Client(self.world.db, keys=each.keys)
-            self.people.append(Person(each.name, client, each.account_id, ROLE_OF[each.type], busy=4))
+            self.people.append(Person(each.name, client, each.account_id, ROLE_OF[each.type], each.busy))
 
     def call(self) -> None:
         """One call of somebody, if there is anything to call it with."""
