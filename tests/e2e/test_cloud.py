@@ -2,8 +2,10 @@
 
 import base64
 import contextlib
+import re
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import partial
 
 import httpx
 import pytest
@@ -135,6 +137,69 @@ def _watching(cloud: Cloud, seen: list[str]) -> Iterator[str]:
         yield f"{files.url}/server.toml"
     finally:
         files.close()
+
+
+def test_the_firewall_lets_in_whom_a_rule_names(cloud: Cloud, tenants: Tenants) -> None:
+    address = tenants.a.run("associateIpAddress", zoneid=cloud.zone)["ipaddress"]
+    place = {"ipaddressid": address["id"], "protocol": "tcp"}
+    tenants.a.run(
+        "createPortForwardingRule", publicport=80, privateport=80, virtualmachineid=tenants.a1.vm["id"],
+        openfirewall=False, **place,
+    )  # fmt: skip
+    shown = partial(_name_at, address["ipaddress"])
+    assert shown() is None
+    elsewhere = tenants.a.run("createFirewallRule", startport=80, cidrlist="192.0.2.0/24", **place)["firewallrule"]
+    assert shown() is None
+    here = tenants.a.run("createFirewallRule", startport=80, cidrlist=f"{cloud.address}/32", **place)["firewallrule"]
+    assert shown() == "a1"
+    tenants.a.run("deleteFirewallRule", id=here["id"])
+    assert shown() is None
+    tenants.a.run("deleteFirewallRule", id=elsewhere["id"])
+    tenants.a.run("disassociateIpAddress", id=address["id"])
+
+
+def test_an_address_with_static_nat_is_the_guests_both_ways(cloud: Cloud, tenants: Tenants) -> None:
+    address = tenants.a.run("associateIpAddress", zoneid=cloud.zone)["ipaddress"]
+    tenants.a.call("enableStaticNat", ipaddressid=address["id"], virtualmachineid=tenants.a2.vm["id"])
+    tenants.a.run("createIpForwardingRule", ipaddressid=address["id"], protocol="tcp", startport=80)
+    assert _name_at(address["ipaddress"]) == "a2"
+    seen: list[str] = []
+    with _watching(cloud, seen) as url:
+        for guest in (tenants.a2, tenants.a1):
+            assert guest.fetches(url) is not None
+    assert seen == [address["ipaddress"], tenants.a1.public]
+    tenants.a.run("disableStaticNat", ipaddressid=address["id"])
+    assert _name_at(address["ipaddress"]) is None
+    with _watching(cloud, seen) as url:
+        assert tenants.a2.fetches(url) is not None
+    assert seen[-1] == tenants.a2.public
+    tenants.a.run("disassociateIpAddress", id=address["id"])
+
+
+def test_connections_are_shared_out_among_guests_on_both_hosts(cloud: Cloud, tenants: Tenants) -> None:
+    address = tenants.a.run("associateIpAddress", zoneid=cloud.zone)["ipaddress"]
+    rule = tenants.a.run(
+        "createLoadBalancerRule", name="web", algorithm="roundrobin", publicipid=address["id"], publicport=80,
+        privateport=80,
+    )["loadbalancer"]  # fmt: skip
+    both = ",".join(guest.vm["id"] for guest in (tenants.a1, tenants.a2))
+    tenants.a.run("assignToLoadBalancerRule", id=rule["id"], virtualmachineids=both)
+    assert {_name_at(address["ipaddress"]) for _ in range(4)} == {"a1", "a2"}
+    tenants.a.run("removeFromLoadBalancerRule", id=rule["id"], virtualmachineids=tenants.a1.vm["id"])
+    assert {_name_at(address["ipaddress"]) for _ in range(3)} == {"a2"}
+    tenants.a.run("disassociateIpAddress", id=address["id"])
+    assert tenants.a.list("listLoadBalancerRules", "loadbalancerrule") == []
+    assert _name_at(address["ipaddress"]) is None
+
+
+def _name_at(ip: str) -> str | None:
+    """The name of the guest that answers at port 80 of a public address; None when nobody does."""
+    try:
+        page = httpx.get(f"http://{ip}/cgi-bin/status", timeout=3, trust_env=False)
+    except httpx.HTTPError:
+        return None
+    found = re.search(r"^hostname=(.*)$", page.text, re.MULTILINE)
+    return found.group(1) if found and page.status_code == 200 else None
 
 
 def test_the_first_password_is_the_one_that_was_shown(cloud: Cloud, tenants: Tenants) -> None:
