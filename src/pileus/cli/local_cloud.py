@@ -12,7 +12,7 @@ from pathlib import Path
 
 from pileus.cli.daemon import Daemon
 from pileus.cli.state import State, write_secret
-from pileus.sandbox import SandboxHost, Switch, leftovers, sweep
+from pileus.sandbox import SandboxHost, Switch, leftovers, missing, open_vswitch, sweep
 from pileus.sandbox.switch import DEFAULT_SUBNET
 
 HOST = "host1"
@@ -40,7 +40,9 @@ class LocalCloud:
         self.state = state
         self.choices = choices
         self.switch = Switch(choices.prefix, choices.subnet)
-        self.host = SandboxHost(HOST, 1, self.switch, state.root / "hosts")
+        # Direct tagged networks need a switch that tags; everything else works without.
+        vlans = not missing(vlans=True)
+        self.host = SandboxHost(HOST, 1, self.switch, state.root / "hosts", vlans=vlans)
         self.server = Daemon("server", state.root / "server.pid", state.logs / "server.log")
         self.agent = Daemon("agent", state.root / "agent.pid", state.logs / "agent.log")
 
@@ -126,6 +128,8 @@ token = "{host_token}"
 kind = "Routing"
 backend = "kvm"
 address = "{address}"
+[host.options]
+vlan_switch = "{open_vswitch.BRIDGE if self.host.vlans else ""}"
 
 [[host]]
 token = "{storage_token}"
