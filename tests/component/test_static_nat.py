@@ -4,6 +4,7 @@ import pytest
 from router_rules import Site, settled
 
 from pileus.server.db.queries import nic as nics
+from pileus.server.db.tables.offering import service_offering
 from pileus.server.db.tables.vm import vm
 from pileus.testing import World
 from pileus.testing.client import Client, Refused
@@ -105,3 +106,13 @@ def test_nobody_maps_addresses_or_guests_of_others(site: Site) -> None:
         with pytest.raises(Refused) as refused:
             others.call(command, **sent)
         assert refused.value.code == 531, command
+
+
+def test_a_guest_is_told_the_name_of_its_new_offering(site: Site) -> None:
+    large = site.world.offering("large")
+    site.client.call(
+        "changeServiceForVirtualMachine", id=site.web, serviceofferingid=site.world.uuid(service_offering, large)
+    )
+    site.world.settle()
+    (told,) = site.config.guests
+    assert told.metadata["service-offering"] == "large"

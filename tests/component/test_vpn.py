@@ -5,6 +5,7 @@ from typing import Any
 import pytest
 from router_rules import Site, settled
 
+from pileus.server.db.tables.vpn import vpn_user
 from pileus.testing import World
 from pileus.testing.client import Client, Refused, counted_statements
 from pileus.wire.router import RemoteAccessVpn, VpnUser
@@ -127,6 +128,16 @@ def test_nobody_sees_or_opens_what_is_not_theirs(site: Site) -> None:
             others.call(command, **sent)
         assert refused.value.code == 531, command
     assert others.call("listVpnUsers") == {}
+
+
+def test_users_go_with_their_account_and_so_do_their_passwords(site: Site) -> None:
+    site.done("addVpnUser", username="alice", password="a-password")
+    admin = Client(site.world.db)
+    account = admin.call("listAccounts", name=site.user.account_name, listall=True)["account"][0]["id"]
+    job = admin.call("deleteAccount", id=account)["jobid"]
+    site.world.result(job)
+    with site.world.db.read() as tx:
+        assert [(row["live"], row["password"]) for row in tx.all(vpn_user.select())] == [(None, "")]
 
 
 def test_a_page_costs_the_same_however_many_users(site: Site) -> None:

@@ -7,7 +7,7 @@ from sqlalchemy import select
 from pileus.server.db.queries.rule import BALANCER, FIREWALL, IP_FORWARDING
 from pileus.server.db.tables.network import port_forwarding_rule, public_ip
 from pileus.server.db.transaction import Tx
-from pileus.server.services import ip_forwarding, load_balancer, port_forwarding, remote_access_vpn, vpn_user
+from pileus.server.services import firewall, ip_forwarding, load_balancer, port_forwarding, remote_access_vpn, vpn_user
 from pileus.server.services import public_ip as addresses
 from pileus.testing import World
 from pileus.testing.client import Client
@@ -205,7 +205,27 @@ def admits(world: World, case: Case, count: int) -> None:
         assert len(config.vpn.users) == count
 
 
+def associate_and_open(tx: Tx, case: Case, _router: int) -> str:
+    """An address may have a rule before the job that brings it has ended, and that may fail."""
+    job, uuid = addresses.associate(
+        tx, case.user, zone_id=case.cloud.zone, network_id=case.network, account_name=None, domain_id=None
+    )
+    firewall.create(
+        tx,
+        case.user,
+        public_ip_id=int(tx.scalar(select(public_ip.c.id).where(public_ip.c.uuid == uuid))),
+        protocol="tcp",
+        start_port=22,
+        end_port=None,
+        icmp_type=None,
+        icmp_code=None,
+        cidrs=(),
+    )
+    return job
+
+
 SOUND = [
+    Soundness("public_ip.associate", prepare=in_use, submit=command(associate_and_open)),
     Soundness("vpn_user.add", prepare=with_way_in, submit=command(add_vpn_user), holds=lambda w, c: admits(w, c, 1)),
     Soundness(
         "vpn_user.remove", prepare=with_vpn_user, submit=command(remove_vpn_user), holds=lambda w, c: admits(w, c, 0)

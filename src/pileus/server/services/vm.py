@@ -186,6 +186,8 @@ def change_offering(tx: Tx, caller: Caller, vm_id: Id[Vm], service_offering_id: 
     if offering["domain_id"] is not None and not _below(tx, row["domain_id"], offering["domain_id"]):
         raise PermissionDenied(f"service offering {offering['name']} is not offered to this account")
     vms.change(tx, vm_id, service_offering_id=service_offering_id, ha=int(offering["offer_ha"]))
+    # The guest reads its offering's name from its router.
+    virtual_router.vm_changed(tx, vm_id)
     text = f"Virtual machine {row['name']} has service offering {offering['name']} now"
     _record(tx, caller, vms.by_id(tx, vm_id), types.VM_UPGRADE, text)
     return view(tx, caller, vm_id)

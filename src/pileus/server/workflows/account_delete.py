@@ -11,6 +11,7 @@ from pileus.server.db.queries import account as accounts
 from pileus.server.db.queries import count
 from pileus.server.db.queries import instance_group as groups
 from pileus.server.db.queries import network as networks
+from pileus.server.db.queries import rule as rules
 from pileus.server.db.queries import session as sessions
 from pileus.server.db.queries import ssh_key as ssh_keys
 from pileus.server.db.queries import user as users
@@ -169,6 +170,7 @@ def _take_away(tx: Tx, row: RowMapping) -> None:
     accounts.drop_rights(tx, row["id"])
     groups.remove(tx, instance_group.c.account_id == row["id"])
     ssh_keys.remove(tx, ssh_key_pair.c.account_id == row["id"])
+    rules.forget_vpn_users(tx, row["id"])
     sessions.end_of_account(tx, row["id"])
     users.remove(tx, users_table.c.account_id == row["id"])
     accounts.remove(tx, row["id"])

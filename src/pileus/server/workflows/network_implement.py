@@ -11,6 +11,7 @@ from pileus.server.db.queries import network as networks
 from pileus.server.db.queries import nic as nics
 from pileus.server.db.queries import public_ip as public_ips
 from pileus.server.db.queries import router as routers
+from pileus.server.db.queries import rule as rules
 from pileus.server.db.queries.network import Net
 from pileus.server.db.queries.public_ip import Address
 from pileus.server.db.tables.event import event
@@ -227,9 +228,11 @@ def lay_down(tx: Tx, network: int) -> None:
 
 
 def release_address(tx: Tx, net: Net, held: Address, *, user_id: int, start_id: int | None = None) -> None:
-    """Free a public address of a network and the account's claim on it."""
+    """Free a public address of a network, with its rules, and the account's claim on it."""
     if not public_ips.release(tx, held.id):
         return
+    # Whoever may have an address may make rules of it, before the job that brings it has come to its end too.
+    rules.forget_all(tx, "public_ip_id", held.id)
     count.release(tx, net.account_id, Resource.PUBLIC_IP)
     if start_id is None and not _told_of(tx, held):
         return

@@ -2,7 +2,6 @@
 
 from pileus.server.db.queries import network as networks
 from pileus.server.db.queries import public_ip as public_ips
-from pileus.server.db.queries import rule as rules
 from pileus.server.db.tables.network import public_ip
 from pileus.server.db.transition import transition
 from pileus.server.domain.errors import ResourceUnavailable
@@ -68,7 +67,6 @@ def withdraw_address(ctx: StepContext, *, network: int, address: int, generation
     if held is None or held.network_id != network or held.state is not IpState.RELEASING:
         return
     await_delivered(ctx, network, generation)
-    rules.forget_all(ctx.tx, "public_ip_id", address)
     release_address(ctx.tx, networks.by_id(ctx.tx, network), held, user_id=ctx.user_id, start_id=ctx.start_event_id)
 
 

@@ -8,7 +8,7 @@ from sqlalchemy import Column, ColumnElement, Table, select, update
 
 from pileus.server.db.tables.network import port_forwarding_rule
 from pileus.server.db.tables.rule import firewall_rule, ip_forwarding_rule, load_balancer_member, load_balancer_rule
-from pileus.server.db.tables.vpn import remote_access_vpn
+from pileus.server.db.tables.vpn import remote_access_vpn, vpn_user
 from pileus.server.db.transaction import Tx
 from pileus.server.db.transition import transition
 from pileus.server.domain.network import RULE, RuleState
@@ -74,6 +74,12 @@ def forget_all(tx: Tx, column: str, value: int) -> None:
             forget(tx, kind, found == value)
     if column == "vm_id":
         _remove(tx, load_balancer_member, load_balancer_member.c.vm_id == value)
+
+
+def forget_vpn_users(tx: Tx, account_id: int) -> None:
+    """Nobody comes in by VPNs of the account any more; passwords are kept by nobody."""
+    mine = update(vpn_user).where(vpn_user.c.account_id == account_id, vpn_user.c.live == 1)
+    tx.execute(mine.values(live=None, state=str(RuleState.REVOKE), password=""))
 
 
 def opened_by(tx: Tx, kind: Kind, rule: int) -> list[int]:
