@@ -14,10 +14,12 @@ from cryptography import x509
 from fleet_setup import add_simulated, all_up, enrolled_fleet, fleet_of
 from hosts_setup import Site, agent_of, hello, raw_line, site_in, until
 from sqlalchemy import select, update
+from websockets.asyncio.client import ClientConnection
 from websockets.exceptions import InvalidMessage
 
 from pileus.agent import identity as identity_module
 from pileus.agent import renewal as renewal_module
+from pileus.agent.connection import Connection
 from pileus.agent.enrolment import Endpoint, EnrolmentRefused, ServerUnreachable, ask
 from pileus.agent.identity import Identity
 from pileus.agent.renewal import Renewal, renew
@@ -100,6 +102,32 @@ async def test_a_running_agent_changes_over_without_being_missed(site: Site) -> 
         assert len(tx.all(select(host_certificate))) >= 2
 
 
+async def test_a_renewal_while_a_line_is_being_made_is_shown_on_the_next(
+    site: Site, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    host_id, identity = await site.enrolled()
+    introduce = Connection._introduce
+    pending = [identity.new_key()]
+
+    async def and_renewed_meanwhile(self: Connection, line: ClientConnection) -> Welcome:
+        welcome = await introduce(self, line)
+        if pending:
+            key = pending.pop()
+            issued = site.authority.issue(identity.request(key=key), [identity.hosts()[0].uuid], serving=False)
+            with site.database.write() as tx:
+                values = {"serial": issued.serial, "host_id": host_id, "issued_at": issued.issued_at}
+                tx.execute(host_certificate.insert().values(**values, expires_at=issued.expires_at))
+            identity.renewed(key, issued.certificate_pem)
+            self._line = None
+            await self.renewed()
+        return welcome
+
+    monkeypatch.setattr(Connection, "_introduce", and_renewed_meanwhile)
+    async with agent_of(site, identity):
+        await until(lambda: len(site.heard.inventories) == 2)
+    assert [state for known, state in site.heard.states if known == host_id][:1] == [HostState.UP]
+
+
 async def forever(_: float) -> None:
     await asyncio.Event().wait()
 
@@ -114,6 +142,7 @@ async def test_an_agent_that_said_it_returns_and_does_not_is_missed_after_all(si
     host_id, identity = await site.enrolled()
     async with agent_of(site, identity) as agent:
         await until(lambda: site.state(host_id) is HostState.UP)
+        await agent.connection.welcomed.wait()
         agent.connection._servers = (Endpoint("127.0.0.1", 1),)
         await agent.connection.renewed()
         await until(lambda: not held(site, host_id))

@@ -236,7 +236,8 @@ async def test_a_line_made_anew_leaves_out_what_is_away_until_it_is_back(site: S
         await until(lambda: now.introductions(1) == 2)
         assert now.introductions(0) == 1
         await now.clock.advance(61)
-        await until(lambda: now.introductions(0) == 2)
+        # Once as one that is back, and perhaps once more as one that the server offers because the line lacks it.
+        await until(lambda: now.introductions(0) >= 2)
         await all_up(site, 2)
 
 

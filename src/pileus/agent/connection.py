@@ -111,6 +111,8 @@ class Connection:
         self._introducing = asyncio.Lock()
         self._at_once = False
         """We ended the line ourselves to make another."""
+        self._pairs = 0
+        """How often the certificate has become another."""
         self._more: tuple[HostIntro, ...] = ()
         if fleet is not None:
             fleet.bind(self.noticed)
@@ -135,12 +137,15 @@ class Connection:
                 await host.renewed()
             except Exception as error:
                 log.error("certificate.not_shown", host=host.uuid, exc_info=error)
-        line = self._line
-        if line is not None:
-            self._at_once = True
-            with contextlib.suppress(ConnectionClosed):
-                await line.send(encode(Returning()))
-            await line.close()
+        self._pairs += 1
+        if self._line is not None:
+            await self._leave_for_another(self._line)
+
+    async def _leave_for_another(self, line: ClientConnection) -> None:
+        self._at_once = True
+        with contextlib.suppress(ConnectionClosed):
+            await line.send(encode(Returning()))
+        await line.close()
 
     async def run(self, stop: asyncio.Event) -> None:
         """Stay connected until `stop` is set. Raises `TurnedAway`. Queued work ends with a grace of 10 seconds."""
@@ -195,6 +200,7 @@ class Connection:
             await asyncio.sleep(_jitter.uniform(0, longest))
 
     async def _one_line(self, server: Endpoint) -> None:
+        pairs = self._pairs
         async with connect(
             server.url,
             ssl=self._identity.client_context(),
@@ -210,6 +216,9 @@ class Connection:
             if not is_server(line.transport.get_extra_info("ssl_object")):
                 raise _LineEnded("the peer's certificate is not a server's")
             welcome = await self._introduce(line)
+            if pairs != self._pairs:
+                await self._leave_for_another(line)
+                return
             tasks = [
                 asyncio.create_task(work)
                 for work in (
