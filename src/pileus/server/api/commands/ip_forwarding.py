@@ -4,7 +4,6 @@ from pileus.server.api.command import (
     EVERYONE,
     SUCCESS,
     Call,
-    ListParams,
     Page,
     Params,
     Response,
@@ -15,10 +14,10 @@ from pileus.server.api.command import (
     out,
     param,
 )
-from pileus.server.domain.ids import Domain, Id, IpForwardingRule, PublicIp, Vm
+from pileus.server.api.commands.rule_list import RuleListParams
+from pileus.server.domain.ids import Id, IpForwardingRule, PublicIp, Vm
 from pileus.server.events import types
 from pileus.server.services import ip_forwarding
-from pileus.server.services.rule import Asked
 
 
 class IpForwardingRuleResponse(Response, name="ipforwardingrule", kind=IpForwardingRule, load=ip_forwarding.view):
@@ -98,26 +97,15 @@ class DeleteIpForwardingRule(Params):
 
 
 @command("listIpForwardingRules", roles=EVERYONE, returns=IpForwardingRuleResponse)
-class ListIpForwardingRules(ListParams):
+class ListIpForwardingRules(RuleListParams):
     """Lists open ports of addresses that have static NAT."""
 
     id: Id[IpForwardingRule] | None = param("the ID of the rule", default=None)
     ip_address_id: Id[PublicIp] | None = param("the public address of the rules", default=None)
     virtual_machine_id: Id[Vm] | None = param("the virtual machine of the rules", default=None)
-    account: str | None = param("the account of the rules", default=None)
-    domain_id: Id[Domain] | None = param("the domain of the rules", default=None)
-    list_all: bool | None = param("true lists all rules the caller may see", default=None)
-    is_recursive: bool | None = param("true includes domains below domainid", default=None)
 
     def run(self, call: Call) -> Page:
-        asked = Asked(
-            rule_id=self.id,
-            public_ip_id=self.ip_address_id,
-            account_name=self.account,
-            domain_id=self.domain_id,
-            list_all=self.list_all,
-            is_recursive=self.is_recursive,
-        )
+        asked = self.asked(self.id, self.ip_address_id)
         return Page(
             *ip_forwarding.list_page(
                 call.tx,

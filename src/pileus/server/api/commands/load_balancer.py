@@ -13,11 +13,11 @@ from pileus.server.api.command import (
     out,
     param,
 )
+from pileus.server.api.commands.rule_list import RuleListParams
 from pileus.server.api.commands.vm import VmResponse
 from pileus.server.domain.ids import Domain, Id, LoadBalancerRule, PublicIp, Vm, Zone
 from pileus.server.events import types
 from pileus.server.services import load_balancer
-from pileus.server.services.rule import Asked
 
 
 class LoadBalancerRuleResponse(Response, name="loadbalancer", kind=LoadBalancerRule, load=load_balancer.view):
@@ -142,7 +142,7 @@ class RemoveFromLoadBalancerRule(Params):
 
 
 @command("listLoadBalancerRules", roles=EVERYONE, returns=ListedLoadBalancerRuleResponse)
-class ListLoadBalancerRules(ListParams):
+class ListLoadBalancerRules(RuleListParams):
     """Lists load balancer rules."""
 
     id: Id[LoadBalancerRule] | None = param("the ID of the rule", default=None)
@@ -150,20 +150,9 @@ class ListLoadBalancerRules(ListParams):
     public_ip_id: Id[PublicIp] | None = param("the public address of the rules", default=None)
     virtual_machine_id: Id[Vm] | None = param("a virtual machine that takes part in the rules", default=None)
     zone_id: Id[Zone] | None = param("the zone of the rules", default=None)
-    account: str | None = param("the account of the rules", default=None)
-    domain_id: Id[Domain] | None = param("the domain of the rules", default=None)
-    list_all: bool | None = param("true lists all rules the caller may see", default=None)
-    is_recursive: bool | None = param("true includes domains below domainid", default=None)
 
     def run(self, call: Call) -> Page:
-        asked = Asked(
-            rule_id=self.id,
-            public_ip_id=self.public_ip_id,
-            account_name=self.account,
-            domain_id=self.domain_id,
-            list_all=self.list_all,
-            is_recursive=self.is_recursive,
-        )
+        asked = self.asked(self.id, self.public_ip_id)
         return Page(
             *load_balancer.list_page(
                 call.tx,

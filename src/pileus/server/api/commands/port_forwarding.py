@@ -3,7 +3,6 @@
 from pileus.server.api.command import (
     EVERYONE,
     Call,
-    ListParams,
     Page,
     Params,
     Response,
@@ -13,10 +12,10 @@ from pileus.server.api.command import (
     out,
     param,
 )
-from pileus.server.domain.ids import Domain, Id, PortForwardingRule, PublicIp, Vm
+from pileus.server.api.commands.rule_list import RuleListParams
+from pileus.server.domain.ids import Id, PortForwardingRule, PublicIp, Vm
 from pileus.server.events import types
 from pileus.server.services import port_forwarding
-from pileus.server.services.rule import Asked
 
 
 class PortForwardingRuleResponse(
@@ -121,25 +120,14 @@ class DeletePortForwardingRule(Params):
 
 
 @command("listPortForwardingRules", roles=EVERYONE, returns=PortForwardingRuleResponse)
-class ListPortForwardingRules(ListParams):
+class ListPortForwardingRules(RuleListParams):
     """Lists port forwarding rules."""
 
     id: Id[PortForwardingRule] | None = param("the ID of the rule", default=None)
     ip_address_id: Id[PublicIp] | None = param("the public address of the rules", default=None)
-    account: str | None = param("the account of the rules", default=None)
-    domain_id: Id[Domain] | None = param("the domain of the rules", default=None)
-    list_all: bool | None = param("true lists all rules the caller may see", default=None)
-    is_recursive: bool | None = param("true includes domains below domainid", default=None)
 
     def run(self, call: Call) -> Page:
-        asked = Asked(
-            rule_id=self.id,
-            public_ip_id=self.ip_address_id,
-            account_name=self.account,
-            domain_id=self.domain_id,
-            list_all=self.list_all,
-            is_recursive=self.is_recursive,
-        )
+        asked = self.asked(self.id, self.ip_address_id)
         return Page(
             *port_forwarding.list_page(
                 call.tx, call.caller, asked, keyword=self.keyword, page_number=self.page, page_size=self.page_size

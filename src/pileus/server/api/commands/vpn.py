@@ -13,10 +13,10 @@ from pileus.server.api.command import (
     out,
     param,
 )
+from pileus.server.api.commands.rule_list import RuleListParams
 from pileus.server.domain.ids import Domain, Id, PublicIp, RemoteAccessVpn, VpnUser
 from pileus.server.events import types
 from pileus.server.services import remote_access_vpn, vpn_user
-from pileus.server.services.rule import Asked
 
 
 class RemoteAccessVpnResponse(Response, name="remoteaccessvpn", kind=RemoteAccessVpn, load=remote_access_vpn.view):
@@ -91,25 +91,14 @@ class DeleteRemoteAccessVpn(Params):
 
 
 @command("listRemoteAccessVpns", roles=EVERYONE, returns=RemoteAccessVpnResponse)
-class ListRemoteAccessVpns(ListParams):
+class ListRemoteAccessVpns(RuleListParams):
     """Lists ways into networks."""
 
     id: Id[RemoteAccessVpn] | None = param("the ID of the VPN", default=None)
     public_ip_id: Id[PublicIp] | None = param("the public address of the VPN", default=None)
-    account: str | None = param("the account of the VPNs", default=None)
-    domain_id: Id[Domain] | None = param("the domain of the VPNs", default=None)
-    list_all: bool | None = param("true lists all VPNs the caller may see", default=None)
-    is_recursive: bool | None = param("true includes domains below domainid", default=None)
 
     def run(self, call: Call) -> Page:
-        asked = Asked(
-            rule_id=self.id,
-            public_ip_id=self.public_ip_id,
-            account_name=self.account,
-            domain_id=self.domain_id,
-            list_all=self.list_all,
-            is_recursive=self.is_recursive,
-        )
+        asked = self.asked(self.id, self.public_ip_id)
         return Page(
             *remote_access_vpn.list_page(
                 call.tx, call.caller, asked, keyword=self.keyword, page_number=self.page, page_size=self.page_size
