@@ -233,6 +233,33 @@ def test_a_network_shared_with_a_domain_is_not_offered_outside_it(world: World, 
         chosen(world, world.account(), cloud, shared)
 
 
+def test_networks_of_a_domain_come_down_to_those_below_unless_the_setting_forbids_it(
+    world: World, cloud: Cloud, admin: Client
+) -> None:
+    set_availability(world, "Optional")
+    above = world.domain("above")
+    below = world.account(domain_id=world.domain("below", parent_id=above))
+    beside = world.account(domain_id=above)
+    of_above = admin.call("listDomains", id=above)["domain"][0]["id"]
+    theirs = direct(admin, world, cloud, name="theirs", isdefault=True, domainid=of_above)
+    ours = {"gateway": "192.0.3.1", "startip": "192.0.3.10", "endip": None, "vlan": "78"}
+    everybodys = direct(admin, world, cloud, name="everybodys", isdefault=True, **ours)
+    shared, zone_wide = key_of(world, theirs["id"]), key_of(world, everybodys["id"])
+    client = Client(world.db, below)
+    assert client.names("listNetworks") == ["theirs", "everybodys"]
+    assert chosen(world, below, cloud, shared) == [shared]
+    assert theirs["subdomainaccess"]
+
+    admin.call("updateConfiguration", name="allow.subdomain.network.access", value="false")
+    assert client.names("listNetworks") == ["everybodys"]
+    with pytest.raises(PermissionDenied):
+        chosen(world, below, cloud, shared)
+    assert chosen(world, below, cloud, zone_wide) == [zone_wide]
+    assert chosen(world, beside, cloud, shared) == [shared]
+    shown = Client(world.db, beside).call("listNetworks")["network"]
+    assert [(net["name"], net["subdomainaccess"]) for net in shown] == [("theirs", False), ("everybodys", True)]
+
+
 # ---- addresses of guests
 
 

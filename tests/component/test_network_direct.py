@@ -324,7 +324,21 @@ def test_networks_that_overlap_and_too_many_of_them_are_refused(
         submitted(world, user, cloud, network_ids=tuple(range(1, 10)))
 
 
-# ---- rates
+# ---- rates and other bounds
+
+
+def test_a_router_is_told_how_many_connections_its_offering_allows(
+    world: World, cloud: Cloud, user: Caller, admin: Client
+) -> None:
+    bounded = admin.one(
+        "createNetworkOffering", name="few", displaytext="few", traffictype="Guest", guestiptype="Virtual",
+        maxconnections=50,
+    )["id"]  # fmt: skip
+    made = Client(world.db, user).one(
+        "createNetwork", name="a", displaytext="a", networkofferingid=bounded, zoneid=world.uuid(zone, cloud.zone)
+    )
+    assert config(world, key_of(world, made["id"])).max_connections == 50
+    assert config(world, virtual_network(world, world.account(), cloud.zone)).max_connections == 0
 
 
 def test_the_rate_of_a_card_comes_from_its_offering_before_the_settings(

@@ -32,6 +32,13 @@ def test_a_balancer_listens_at_its_door_and_knows_its_members() -> None:
     assert "maxconn 100" in lines
 
 
+@pytest.mark.parametrize(("wanted", "told"), [(0, 100), (20, 20), (101, 100)])
+def test_connections_are_bounded_by_the_config_and_by_what_the_router_can(wanted: int, told: int) -> None:
+    bounded = plan(RouterConfig("n", 1, "10.1.1.1", 24, "x", load_balancers=(WEB,), max_connections=wanted))
+    assert f"    maxconn {told}\n" in rendered(bounded, connections=100)
+    assert (bounded.shape() == planned(WEB).shape()) is (wanted == 0)
+
+
 def test_nobody_listens_for_a_balancer_without_members() -> None:
     assert planned(EMPTY) == plan(None) == Plan(())
 

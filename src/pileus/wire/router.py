@@ -117,6 +117,7 @@ class RouterConfig(Struct, frozen=True):
     With the service "firewall" nothing new comes in from outside but what a firewall rule lets in; without it every
     port forward, balancer and static NAT is open to all.
     `gateway` is the way out of guests and router when the router itself is not it: a Direct network's own gateway.
+    Balancers together take at most `max_connections` at once; 0 means as many as the router can.
     """
 
     network: str
@@ -135,6 +136,7 @@ class RouterConfig(Struct, frozen=True):
     static_nats: tuple[StaticNat, ...] = ()
     load_balancers: tuple[LoadBalancer, ...] = ()
     vpn: RemoteAccessVpn | None = None
+    max_connections: int = 0
 
 
 def fingerprint(config: RouterConfig) -> str:

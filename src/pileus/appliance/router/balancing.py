@@ -43,13 +43,18 @@ defaults
 
 @dataclass(frozen=True)
 class Plan:
-    """The balancers that have members: one without has nobody to listen for it, and is refused by the kernel."""
+    """The balancers that have members: one without has nobody to listen for it, and is refused by the kernel.
+
+    `connections` is the most they may have at once, 0 for as many as the router can.
+    """
 
     balancers: tuple[LoadBalancer, ...]
+    connections: int = 0
 
     def shape(self) -> tuple[tuple[object, ...], ...]:
         """Everything but the members: what cannot change without a reload."""
-        return tuple((one.id, one.ip, one.port, one.guest_port, one.algorithm) for one in self.balancers)
+        doors = ((one.id, one.ip, one.port, one.guest_port, one.algorithm) for one in self.balancers)
+        return ((self.connections,), *doors)
 
     def servers(self) -> dict[str, str]:
         """Name and address of each member of each balancer."""
@@ -60,7 +65,8 @@ class Plan:
 
 def plan(config: RouterConfig | None) -> Plan:
     """What haproxy must do for `config`: nothing for None."""
-    return Plan(tuple(one for one in config.load_balancers if one.members) if config else ())
+    served = tuple(one for one in config.load_balancers if one.members) if config else ()
+    return Plan(served, config.max_connections) if config and served else Plan(())
 
 
 def backend(balancer: LoadBalancer) -> str:
@@ -69,8 +75,9 @@ def backend(balancer: LoadBalancer) -> str:
 
 
 def rendered(wanted: Plan, *, connections: int) -> str:
-    """The configuration file, for at most so many connections at once."""
-    text = _HEAD.format(connections=connections, socket=SOCKET, states=STATES, checks=CHECKS)
+    """The configuration file, for at most so many connections at once, or fewer if the plan says so."""
+    most = min(connections, wanted.connections) if wanted.connections > 0 else connections
+    text = _HEAD.format(connections=most, socket=SOCKET, states=STATES, checks=CHECKS)
     return text + "".join(map(_section, wanted.balancers))
 
 

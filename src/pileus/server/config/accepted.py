@@ -24,9 +24,6 @@ ACCEPTED = unused(
         "share of hosts above which a management server gives some away",
         most=1.0,
     ),
-    boolean(
-        "allow.subdomain.network.access", True, ADVANCED, "whether subdomains may use the networks of their parents"
-    ),
     integer("backup.snapshot.wait", 10800, STORAGE, "seconds the backup of a snapshot may take"),
     integer(
         "capacity.skipcounting.hours",

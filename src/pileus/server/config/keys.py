@@ -52,6 +52,9 @@ alert_wait = integer(
 allow_public_user_templates = boolean(
     "allow.public.user.templates", True, ADVANCED, "whether users may make their templates public"
 )
+allow_subdomain_network_access = boolean(
+    "allow.subdomain.network.access", True, ADVANCED, "whether subdomains may use the networks of their parents"
+)
 api_allowed_origins = text(
     "api.allowed.origins",
     "",

@@ -102,6 +102,7 @@ def config(tx: Tx, network_id: int, *, generation: int) -> RouterConfig:
         static_nats=router_rules.static_nats(addresses, {row["vm_id"]: row["ip"] for row in guests}),
         load_balancers=router_rules.load_balancers(tx, network_id) if is_virtual else (),
         vpn=way_in,
+        max_connections=net["max_connections"] or 0,
     )
 
 
@@ -130,6 +131,7 @@ _NETWORK = Prepared(
         zone.c.dns1.label("zone_dns1"),
         zone.c.dns2.label("zone_dns2"),
         network_offering.c.services,
+        network_offering.c.max_connections,
         network_config.c.router_id,
     )
     .select_from(

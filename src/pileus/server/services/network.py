@@ -22,6 +22,7 @@ from pileus.server.db.tables.network import network
 from pileus.server.db.tables.offering import network_offering
 from pileus.server.db.tables.place import zone
 from pileus.server.db.transaction import Tx
+from pileus.server.domain.account import ROOT_DOMAIN
 from pileus.server.domain.address import subnet
 from pileus.server.domain.caller import Caller, Owner
 from pileus.server.domain.errors import ParameterError, PermissionDenied, ResourceInUse
@@ -230,10 +231,16 @@ def _refuse_crossing(chosen: Sequence[RowMapping]) -> None:
 
 
 def _usable(tx: Tx, owner: Owner, zone_id: int) -> list[RowMapping]:
-    """Guest networks of the zone that the account owns, and those shared with its domain or one above it."""
+    """Guest networks of the zone that the account owns, and those shared with its domain or one above it.
+
+    Without `allow.subdomain.network.access` only ROOT's, which are everybody's, come down to domains below.
+    """
     home = rows.kept(tx, domain, owner.domain_id)
     path = "" if home is None else home["path"]
-    return _USABLE.all(tx, the_zone_id=zone_id, the_account_id=owner.account_id, path=path)
+    found = _USABLE.all(tx, the_zone_id=zone_id, the_account_id=owner.account_id, path=path)
+    if value(tx, keys.allow_subdomain_network_access):
+        return found
+    return [row for row in found if not row["is_shared"] or row["domain_id"] in (ROOT_DOMAIN, owner.domain_id)]
 
 
 _offered = func.substr(bindparam("path", type_=String), 1, func.length(domain.c.path)) == domain.c.path

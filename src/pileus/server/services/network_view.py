@@ -7,6 +7,7 @@ from typing import Any
 from sqlalchemy import ColumnElement, RowMapping, and_, or_, select
 
 from pileus.server.auth.visibility import below, scope
+from pileus.server.config import keys, value
 from pileus.server.db.queries.ancestry import domains_above
 from pileus.server.db.queries.page import grouped, like, page, related
 from pileus.server.db.tables.account import account, domain
@@ -110,9 +111,10 @@ def views(tx: Tx, caller: Caller, rows: Sequence[RowMapping]) -> list[dict[str, 
     zones = related(tx, zone, (row["zone_id"] for row in rows))
     offerings = related(tx, network_offering, (row["offering_id"] for row in rows))
     ranges = grouped(tx, vlan_ip_range, (row["id"] for row in rows), vlan_ip_range.c.network_id)
+    inherited = value(tx, keys.allow_subdomain_network_access)
     return [
         {
-            **_place(row, zones[row["zone_id"]], offerings[row["offering_id"]]),
+            **_place(row, zones[row["zone_id"]], offerings[row["offering_id"]], inherited),
             **_addresses(row, ranges[row["id"]]),
             **_broadcast(row, inner=caller.is_admin),
             "account": None if row["is_shared"] else accounts[row["account_id"]]["name"],
@@ -132,13 +134,20 @@ def _shared(tx: Tx, caller: Caller) -> Any:
     is_admin = caller.role in (Role.ADMIN, Role.RESOURCE_ADMIN, Role.DOMAIN_ADMIN)
     if is_admin and caller.domain_path == "/":
         return every
-    offering: ColumnElement[bool] = _offered.c.domain_id.in_(domains_above(tx, caller.domain_path))
+    above = domains_above(tx, caller.domain_path)
+    if not value(tx, keys.allow_subdomain_network_access):
+        above = [above[0], above[-1]]
+    offering: ColumnElement[bool] = _offered.c.domain_id.in_(above)
     if is_admin:
         offering = or_(offering, _offered.c.domain_id.in_(select(domain.c.id).where(below(caller.domain_path))))
     return every.where(offering)
 
 
-def _place(row: RowMapping, zone_row: RowMapping, offering: RowMapping) -> dict[str, Any]:
+def _reaches_below(row: RowMapping, inherited: bool) -> bool:
+    return inherited or bool(row["domain_id"] == ROOT_DOMAIN)
+
+
+def _place(row: RowMapping, zone_row: RowMapping, offering: RowMapping, inherited: bool) -> dict[str, Any]:
     return {
         "id": row["uuid"],
         "name": row["name"],
@@ -160,7 +169,7 @@ def _place(row: RowMapping, zone_row: RowMapping, offering: RowMapping) -> dict[
         "security_group_enabled": False,
         "tags": row["tags"],
         "acl_type": "Domain" if row["is_shared"] else "Account",
-        "subdomain_access": True if row["is_shared"] and row["domain_id"] == ROOT_DOMAIN else None,
+        "subdomain_access": _reaches_below(row, inherited) if row["is_shared"] else None,
         "can_use_for_deploy": not row["is_system"],
         "service": [
             {"name": name, "capability": [{"name": key, "value": value} for key, value in capabilities]}

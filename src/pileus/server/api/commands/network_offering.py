@@ -55,7 +55,9 @@ class CreateNetworkOffering(Params):
         "the network rate in Mb/s, 0 for no limit; network.throttling.rate unless given", default=None
     )
     tags: str | None = param("comma separated tags of the network offering", default=None)
-    max_connections: int | None = param("the maximum number of concurrent connections", default=None)
+    max_connections: int | None = param(
+        "the maximum number of concurrent connections of a network's load balancers", default=None
+    )
 
     def run(self, call: Call) -> View:
         return network_offering.create(
