@@ -99,6 +99,10 @@ def simulate(seed: int, *, acts: int | None = None) -> Outcome:
     return Outcome(seed, tuple(wrong), chronicle.digest, tuple(chronicle.lines), accepted, play.mishaps.struck)
 
 
+CALM_SECONDS = 65.0
+"""How long nothing may move before a run is judged: longer than the reconciler vm-sync takes to look again."""
+
+
 def tour(*, rounds: int = 12) -> tuple[set[str], list[str]]:
     """Call every command that runs make, without faults, until it is accepted or `rounds` are over.
 
@@ -202,13 +206,15 @@ class Play:
         """Let time pass until nothing moves any more. False when that takes too long."""
         world = self.world
         give_up_at = world.clock.now() + PEACE_SECONDS * 1000
-        calm = 0
+        calm_since: int | None = None
         for _ in range(TURNS):
             if world.turn():
                 continue
+            now = world.clock.now()
             with world.db.read() as tx:
-                calm = calm + 1 if is_quiet(tx) else 0
-            if calm > 1:
+                calm_since = (now if calm_since is None else calm_since) if is_quiet(tx) else None
+            # What a host refused while it was in trouble is asked for again from time to time.
+            if calm_since is not None and now - calm_since > CALM_SECONDS * 1000:
                 return True
             if world.clock.now() > give_up_at:
                 return False
