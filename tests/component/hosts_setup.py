@@ -19,6 +19,7 @@ from pileus.agent.enrolment import Endpoint, Token, enrol
 from pileus.agent.host import Host, RoutingHost, StorageHost
 from pileus.agent.identity import Identity
 from pileus.agent.journal import Journal
+from pileus.server.db.clock import Clock
 from pileus.server.db.tables import metadata
 from pileus.server.db.tables.host import host, host_operation
 from pileus.server.db.tables.place import zone
@@ -89,9 +90,9 @@ class Heard:
 class Site:
     """A database with one zone, an authority, and a listener that can be stopped and started again."""
 
-    def __init__(self, directory: Path) -> None:
+    def __init__(self, directory: Path, clock: Clock | None = None) -> None:
         self.directory = directory
-        self.database = Database(f"sqlite:///{directory}/pileus.db")
+        self.database = Database(f"sqlite:///{directory}/pileus.db", clock)
         metadata.create_all(self.database.writing)
         with self.database.write() as tx:
             self.zone_id = tx.insert(
@@ -227,9 +228,9 @@ class Agent:
 
 
 @contextlib.asynccontextmanager
-async def site_in(directory: Path) -> AsyncIterator[Site]:
+async def site_in(directory: Path, clock: Clock | None = None) -> AsyncIterator[Site]:
     """A site with a running listener."""
-    site = Site(directory)
+    site = Site(directory, clock)
     await site.start()
     try:
         yield site

@@ -18,6 +18,7 @@ from websockets.exceptions import ConnectionClosed, InvalidHandshake
 
 from pileus.agent import operations
 from pileus.agent.backend import Noticed
+from pileus.agent.backoff import Backoff
 from pileus.agent.enrolment import Endpoint
 from pileus.agent.host import Fleet, Host, Withheld, perform, still_true
 from pileus.agent.identity import Identity, is_server
@@ -57,9 +58,6 @@ log = structlog.get_logger(__name__)
 LARGEST_FRAME = 32 * 1024 * 1024
 WELCOME_SECONDS = 30.0
 FIRST_BACKOFF_SECONDS = 0.5
-LONGEST_BACKOFF_SECONDS = 60.0
-ABSENT_SECONDS = 3.0
-"""The longest pause while servers refuse connections, because they are not running."""
 PING_SECONDS = 60.0
 SHUTDOWN_GRACE_SECONDS = 10.0
 MOST_MISSED = 10_000
@@ -97,7 +95,7 @@ class Connection:
         self._journal = journal
         self._fleet = fleet
         self._version = version
-        self._first_backoff_seconds = first_backoff_seconds
+        self._backoff = Backoff(first_backoff_seconds)
         self._queues = Queues(self._work, side_by_side=side_by_side)
         self._line: ClientConnection | None = None
         self._background: set[asyncio.Task[None]] = set()
@@ -164,7 +162,6 @@ class Connection:
             raise results[1]
 
     async def _keep_connected(self) -> None:
-        failures = absences = 0
         turn = _jitter.randrange(len(self._servers))
         while True:
             server = self._servers[turn % len(self._servers)]
@@ -176,28 +173,20 @@ class Connection:
                 raise
             except ConnectionRefusedError as error:
                 absent = True
-                if not absences:
+                if not self._backoff.absences:
                     log.warning("server.absent", server=server.host, port=server.port, reason=str(error))
             except (OSError, TimeoutError, InvalidHandshake, ConnectionClosed, _LineEnded) as error:
                 log.warning("line.ended", server=server.host, port=server.port, reason=str(error) or repr(error))
             except Exception as error:
                 log.error("line.failed", server=server.host, port=server.port, exc_info=error)
             if self.welcomed.is_set():
-                failures = 0
+                self._backoff.welcomed()
                 self.welcomed.clear()
             if self._at_once:
                 self._at_once = False
                 turn -= 1
                 continue
-            absences = absences + 1 if absent else 0
-            if absent:
-                # Asking a machine where nobody listens costs nobody anything, and hosts without a server stand idle.
-                await asyncio.sleep(_jitter.uniform(0, min(ABSENT_SECONDS, self._first_backoff_seconds * absences)))
-                continue
-            # Full jitter: after an outage a farm of agents comes back spread over the whole interval.
-            longest = min(LONGEST_BACKOFF_SECONDS, self._first_backoff_seconds * 2**failures)
-            failures = min(failures + 1, 16)
-            await asyncio.sleep(_jitter.uniform(0, longest))
+            await asyncio.sleep(self._backoff.absent() if absent else self._backoff.failed())
 
     async def _one_line(self, server: Endpoint) -> None:
         pairs = self._pairs
