@@ -481,3 +481,24 @@ def test_an_update_changes_names_and_the_domain_while_nobody_is_there(world: Wor
     with pytest.raises(Refused) as refused:
         client.call("updateNetwork", id=uuid, networkdomain="b.example")
     assert refused.value.code == 536
+
+
+@pytest.mark.parametrize(
+    ("wrong", "parameter"),
+    [
+        ({"name": " "}, "name"),
+        ({"displaytext": "a\x07"}, "displaytext"),
+        ({"tags": ",".join(["x" * 250] * 2)}, "tags"),
+        ({"networkdomain": "not a domain"}, "networkdomain"),
+    ],
+)
+def test_an_update_that_cannot_be_is_refused_and_changes_nothing(
+    world: World, cloud: Cloud, user: Caller, wrong: dict[str, str], parameter: str
+) -> None:
+    client, uuid = Client(world.db, user), world.uuid(network, virtual_network(world, user, cloud.zone))
+    before = client.call("listNetworks")
+    with pytest.raises(Refused) as refused:
+        client.call("updateNetwork", id=uuid, **{"name": "new", **wrong})
+    assert (refused.value.code, parameter in refused.value.text) == (431, True)
+    assert client.call("listNetworks") == before
+    assert world.open_jobs() == []

@@ -196,6 +196,15 @@ def test_what_is_given_and_the_range_of_a_vlan_zone_keep_apart(world: World, clo
     admin.call("updateZone", id=world.uuid(zone, cloud.zone), vlan="78-99")
 
 
+def test_the_guest_network_of_a_zone_keeps_apart_from_its_ranges(world: World, cloud: Cloud, admin: Client) -> None:
+    direct(admin, world, cloud)
+    for taken in ("192.0.2.128/25", "198.51.100.0/24"):
+        with pytest.raises(Refused, match="overlaps") as refused:
+            admin.call("updateZone", id=world.uuid(zone, cloud.zone), guestcidraddress=taken)
+        assert refused.value.code == 431
+    admin.call("updateZone", id=world.uuid(zone, cloud.zone), guestcidraddress="10.9.0.0/24")
+
+
 def test_vlans_are_taken_in_sequence_and_the_lowest_free_one_again(world: World, cloud: Cloud) -> None:
     callers = [world.account() for _ in range(3)]
     made = [running_network(world, caller, cloud.zone) for caller in callers]

@@ -9,6 +9,7 @@ from sqlalchemy import RowMapping
 
 from pileus.server.config import keys
 from pileus.server.db.queries import vlan as vlans
+from pileus.server.db.queries import vlan_ip_range as ranges
 from pileus.server.db.queries import zone as zones
 from pileus.server.db.queries.ancestry import offered
 from pileus.server.db.queries.page import related
@@ -143,7 +144,12 @@ def update(
     if guest_cidr is not None:
         if basic:
             raise ParameterError("a Basic zone has no guest CIDR: its pods have ranges", parameter="guestcidraddress")
-        changes["guest_cidr"] = str(cidr(guest_cidr, "guestcidraddress"))
+        guests = cidr(guest_cidr, "guestcidraddress")
+        vlans.hold(tx, zone_id)
+        for other in ranges.subnets(tx, zone_id):
+            if other.overlaps(guests):
+                raise ParameterError(f"{guests} overlaps {other} of the zone's IP ranges", parameter="guestcidraddress")
+        changes["guest_cidr"] = str(guests)
     if network_domain is not None:
         changes["network_domain"] = dns_domain(network_domain, "domain") if network_domain else None
     if is_public:

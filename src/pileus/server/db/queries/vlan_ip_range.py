@@ -1,5 +1,7 @@
 """Ranges of public addresses, and of addresses of Direct networks."""
 
+from ipaddress import IPv4Network
+
 from sqlalchemy import RowMapping, func, insert, select, update
 
 from pileus.server.db.queries import public_ip as public_ips
@@ -73,6 +75,11 @@ def lock_free(tx: Tx, range_id: int) -> int:
 def of_zone(tx: Tx, zone_id: int) -> list[RowMapping]:
     """Live ranges of a zone."""
     return tx.all(select(vlan_ip_range).where(vlan_ip_range.c.live == 1, vlan_ip_range.c.zone_id == zone_id))
+
+
+def subnets(tx: Tx, zone_id: int) -> set[IPv4Network]:
+    """The subnets that ranges of a zone lie in."""
+    return {IPv4Network(f"{row['gateway']}/{row['netmask']}", strict=False) for row in of_zone(tx, zone_id)}
 
 
 def addresses_of(row: RowMapping) -> Range:
