@@ -41,6 +41,7 @@ def test_options_are_taken() -> None:
         {"vlan_device": "sixteen-letters-"},
         {"vlan_switch": "a/b"},
         {"vlan_switch": "vlan0", "vlan_device": "eth1"},
+        {"public_vlan_switch": "vlan0", "public_vlan_device": "eth1"},
         {"disk_cache": "unsafe"},
         {"vxlan_port": 65536},
     ],
@@ -95,11 +96,21 @@ def test_a_tag_out_of_range_is_refused_before_anything_is_made(isolation: Isolat
     assert refused.value.reason is Reason.REJECTED
 
 
-@pytest.mark.parametrize("option", ["vlan_device", "vlan_switch"])
-def test_a_vlan_needs_what_takes_it_out_of_the_host(option: str) -> None:
-    bridges = Bridges(parse({option: "nothere0"}), "192.0.2.1")
+@pytest.mark.parametrize(
+    ("options", "traffic"),
+    [
+        ({"vlan_device": "nothere0"}, Traffic.GUEST),
+        ({"vlan_device": "nothere0"}, Traffic.PUBLIC),
+        ({"vlan_switch": "nothere0"}, Traffic.GUEST),
+        ({"vlan_switch": "here0", "public_vlan_device": "nothere0"}, Traffic.PUBLIC),
+        ({"vlan_device": "here0", "public_vlan_switch": "nothere0"}, Traffic.PUBLIC),
+        ({"vlan_device": "nothere0", "public_vlan_switch": "here0"}, Traffic.GUEST),
+    ],
+)
+def test_a_vlan_needs_what_takes_it_out_of_the_host(options: dict[str, str], traffic: Traffic) -> None:
+    bridges = Bridges(parse(options), "192.0.2.1")
     with pytest.raises(Refused) as refused:
-        asyncio.run(bridges.plug(NetworkRef(Traffic.GUEST, Isolation.VLAN, 4000)))
+        asyncio.run(bridges.plug(NetworkRef(traffic, Isolation.VLAN, 4000)))
     assert refused.value.reason is Reason.FAILED
     assert "nothere0" in refused.value.text
 

@@ -60,8 +60,8 @@ class Bridges:
     async def guard(self) -> None:
         """Keep guests on tagged networks off the host's own addresses; forget ports of networks that a crash ended."""
         await programs.run(["nft", "-f", "-"], stdin=_GUARD)
-        if self._options.vlan_switch:
-            await open_vswitch.forget(self._options.vlan_switch, lambda port: not (_NET / port / "master").exists())
+        for switch in {self._options.vlan_switch, self._options.public_vlan_switch} - {""}:
+            await open_vswitch.forget(switch, lambda port: not (_NET / port / "master").exists())
 
     def name_of(self, network: NetworkRef) -> str:
         """The bridge of a network. Raises Refused (REJECTED) for a tag out of range."""
@@ -122,7 +122,7 @@ class Bridges:
         if not _exists(uplink):
             if network.isolation is Isolation.VXLAN:
                 await self._add_vxlan(network.tag, uplink, carrier, mtu)
-            elif self._options.vlan_switch:
+            elif self._ways_out(network)[0]:
                 await open_vswitch.add_port(carrier, uplink, tag=network.tag, mtu=mtu)
             else:
                 await self._add_vlan(network.tag, uplink, carrier, mtu)
@@ -130,9 +130,9 @@ class Bridges:
         await programs.run(["ip", "link", "set", bridge, "up"])
 
     async def _unmake(self, network: NetworkRef, bridge: str) -> None:
-        if network.isolation is Isolation.VLAN and self._options.vlan_switch:
+        if network.isolation is Isolation.VLAN and (switch := self._ways_out(network)[0]):
             # The switch would make the device again.
-            await open_vswitch.remove_port(self._options.vlan_switch, _uplink(network))
+            await open_vswitch.remove_port(switch, _uplink(network))
         for device in (_uplink(network), bridge):
             if _exists(device):
                 await programs.attempt(["ip", "link", "del", device])
@@ -159,7 +159,7 @@ class Bridges:
         """The device that tagged frames of this network leave the host by."""
         if network.isolation is Isolation.VXLAN and self._options.vxlan_device:
             return self._options.vxlan_device
-        if network.isolation is Isolation.VLAN and (chosen := self._options.vlan_switch or self._options.vlan_device):
+        if network.isolation is Isolation.VLAN and (chosen := next(filter(None, self._ways_out(network)), "")):
             return chosen
         bearer = await device_of(self._address)
         if not bearer:
@@ -167,6 +167,14 @@ class Bridges:
         if network.isolation is Isolation.VLAN and (uplinks := physical_ports(bearer)):
             return uplinks[0]
         return bearer
+
+    def _ways_out(self, network: NetworkRef) -> tuple[str, str]:
+        """The switch that tags a VLAN, and the device that does; at most one is given."""
+        options = self._options
+        public = (options.public_vlan_switch, options.public_vlan_device)
+        if network.traffic is Traffic.PUBLIC and any(public):
+            return public
+        return options.vlan_switch, options.vlan_device
 
     def _untagged(self, traffic: Traffic) -> str:
         options = self._options

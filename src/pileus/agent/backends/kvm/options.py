@@ -17,8 +17,9 @@ class KvmOptions:
     `guest_bridge` and `control_bridge` carry untagged guest and control traffic; empty means `public_bridge`.
     `vxlan_device` and `vlan_device` carry tagged networks; empty means the device that bears the host's address, and
     for VLANs the uplink in it when it is a bridge. `vlan_switch` is an Open vSwitch bridge that tags in place of the
-    kernel; its trunk is the administrator's. `cpus`, `cpu_mhz` and `memory_mib` say how much of the machine is
-    offered; 0 means all of what is found.
+    kernel; its trunk is the administrator's. `public_vlan_device` or `public_vlan_switch`, if given, does so for Direct
+    networks and public addresses, where another card than that of virtual networks leads out. `cpus`, `cpu_mhz` and
+    `memory_mib` say how much of the machine is offered; 0 means all of what is found.
     """
 
     libvirt_uri: str = "qemu:///system"
@@ -28,6 +29,8 @@ class KvmOptions:
     vxlan_device: str = ""
     vlan_device: str = ""
     vlan_switch: str = ""
+    public_vlan_device: str = ""
+    public_vlan_switch: str = ""
     vxlan_port: int = 4789
     disk_cache: str = "none"
     max_image_gib: int = 2048
@@ -52,8 +55,9 @@ def parse(options: Mapping[str, Any]) -> KvmOptions:
     parsed = KvmOptions(**options)
     if parsed.disk_cache not in _CACHES:
         raise ValueError(f"disk_cache is one of {', '.join(sorted(_CACHES))}, not {parsed.disk_cache!r}")
-    if parsed.vlan_device and parsed.vlan_switch:
-        raise ValueError("VLANs leave the host by vlan_device or by vlan_switch, not by both")
+    for device, switch in (("vlan_device", "vlan_switch"), ("public_vlan_device", "public_vlan_switch")):
+        if getattr(parsed, device) and getattr(parsed, switch):
+            raise ValueError(f"VLANs leave the host by {device} or by {switch}, not by both")
     if not 0 < parsed.vxlan_port < 65536:
         raise ValueError(f"vxlan_port is a UDP port, not {parsed.vxlan_port}")
     return parsed
