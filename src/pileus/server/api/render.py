@@ -2,7 +2,7 @@
 
 import re
 import time
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import lru_cache
 from itertools import repeat
@@ -21,6 +21,7 @@ JSON_TYPE = "application/json; charset=UTF-8"
 XML_TYPE = "text/xml; charset=UTF-8"
 
 Body = Mapping[str, Any]
+Convert = Callable[[Any], Any]
 Result = Page | View | Started | Success
 
 
@@ -99,7 +100,7 @@ def records(response: type[Response], columns: Columns, pending: Mapping[str, st
     values: dict[str, Iterable[Any]] = {}
     for name, column in columns.fields.items():
         convert = converters.get(name)
-        values[name] = column if convert is None else [None if each is None else convert(each) for each in column]
+        values[name] = column if convert is None else _converted(convert, column)
     for name, value in columns.same.items():
         convert = converters.get(name)
         values[name] = repeat(value if convert is None or value is None else convert(value), len(columns))
@@ -110,6 +111,10 @@ def records(response: type[Response], columns: Columns, pending: Mapping[str, st
         values |= {_JOB: jobs, _JOB_STATUS: [None if each is None else 0 for each in jobs]}
     record, names = _record(response, frozenset(values))
     return list(map(record, *[values[name] for name in names]))
+
+
+def _converted(convert: Convert, column: Sequence[Any]) -> Iterable[Any]:
+    return [None if each is None else convert(each) for each in column] if None in column else map(convert, column)
 
 
 _JOB, _JOB_STATUS = "jobid", "jobstatus"
@@ -165,9 +170,6 @@ def envelope(name: str, body: Body, *, as_json: bool, status: int = 200) -> Answ
     _children(body.items(), parts)
     parts.append(f"</{name}>")
     return Answer(status, "".join(parts).encode("utf-8", "replace"), XML_TYPE)
-
-
-Convert = Callable[[Any], Any]
 
 
 _Table = tuple[tuple[tuple[str, str], ...], tuple[tuple[str, str, Convert], ...]]

@@ -43,6 +43,8 @@ class Parts:
 
     def of_each(self, parts: Iterable[Any]) -> Iterator[list[Any]]:
         """One list for each view, of whatever was made of the parts, in their order."""
+        if set(self.counts) == {1}:
+            return ([part] for part in parts)
         further = iter(parts)
         return (list(islice(further, count)) for count in self.counts)
 

@@ -2,7 +2,6 @@
 
 from collections import Counter
 from collections.abc import Collection, Mapping, Sequence
-from operator import itemgetter
 from typing import Any
 
 from pileus.server.auth.visibility import scope
@@ -164,12 +163,14 @@ class _Cards:
 
     def __init__(self, tx: Tx, guests: Sequence[int], *, inner: bool) -> None:
         rows = vms.CARDS.rows(tx, guests)
-        # By guest, then by device: the first two columns.
-        rows.sort(key=itemgetter(0, 1))
+        # By guest and device, which are the first columns; the next is the UUID, which ends every comparison.
+        rows.sort()
         owners, *values = zip(*rows, strict=True) if rows else [()] * (len(vms.CARDS.names) + 1)
         self._guests = guests
         self._inner = inner
         self._owners: Sequence[int] = owners
+        self._each_has_one = tuple(guests) == owners
+        """Nearly always."""
         self._of: Mapping[str, Sequence[Any]] = dict(zip(vms.CARDS.names, values, strict=True))
 
     def parts(self) -> Parts:
@@ -186,11 +187,19 @@ class _Cards:
                 for isolation, vnet in zip(of["isolation"], of["vnet"], strict=True)
             ]
             fields |= {"isolation_uri": uris, "broadcast_uri": uris}
+        return Parts(Columns(self._owners, fields), self._counts())
+
+    def _counts(self) -> Sequence[int]:
+        if self._each_has_one:
+            return (1,) * len(self._guests)
         counts = Counter(self._owners)
-        return Parts(Columns(self._owners, fields), [counts[guest] for guest in self._guests])
+        return [counts[guest] for guest in self._guests]
 
     def told_of_guests(self) -> dict[str, Sequence[Any]]:
         """What the default card says of a guest; the first one, where none is the default."""
+        if self._each_has_one:
+            virtual = [None if kind is None else kind == GuestIpType.VIRTUAL for kind in self._of["type"]]
+            return {"ip_address": self._of["ip_address"], "for_virtual_network": virtual}
         best: dict[int, int] = {}
         for place in reversed(range(len(self._owners))):
             guest = self._owners[place]
