@@ -194,15 +194,15 @@ class Cloud:
         )
         self.template = self.register(image)
 
-    def register(self, image: Path, *, name: str = "small") -> str:
-        """Register an image over HTTP and wait until it is ready."""
+    def register(self, image: Path, *, name: str = "small", **wishes: object) -> str:
+        """Register an image over HTTP, public unless the wishes say otherwise, and wait until it is ready."""
+        wanted = {"ispublic": True, "isfeatured": True, "passwordenabled": True, **wishes}
         files = Files(self.address, image.parent)
         try:
             os_type = self.admin.list("listOsTypes", "ostype", keyword="Other Linux (64-bit)")[0]["id"]
             made = self.admin.call(
                 "registerTemplate", name=name, displaytext=name, format="QCOW2", hypervisor=self.hypervisor,
-                ostypeid=os_type, zoneid=self.zone, url=f"{files.url}/{image.name}", ispublic=True, isfeatured=True,
-                passwordenabled=True,
+                ostypeid=os_type, zoneid=self.zone, url=f"{files.url}/{image.name}", **wanted,
             )["template"][0]["id"]  # fmt: skip
 
             def ready() -> bool:

@@ -46,7 +46,7 @@ from pileus.appliance.image import system
 from pileus.sandbox.remote import RemoteObject
 from pileus.sandbox.watchdog import Watchdog
 from pileus.wire.operations import Reason, RouterMachine
-from pileus.wire.router import RouterConfig, fingerprint
+from pileus.wire.router import LoadBalancer, RouterConfig, fingerprint
 
 IMAGE = Path(__file__).parents[3] / "build/systemvm.qcow2"
 MACHINE = "vm"
@@ -153,6 +153,16 @@ def test_a_port_is_forwarded_and_no_other(router: Resident, web: Guest, site: Si
         assert reaches(site.outside, PUBLIC_IP, 8001)
         assert not reaches(site.outside, PUBLIC_IP, 8002)
         assert not reaches(site.outside, PUBLIC_IP, 22)
+
+
+def test_connections_are_balanced(router: Resident, web: Guest, site: Site) -> None:
+    shared = LoadBalancer("b1", PUBLIC_IP, 8090, 80, "roundrobin", ("10.1.1.5",))
+    services = ("dhcp", "dns", "gateway", "source-nat", "user-data", "password", "load-balancing")
+    router.configure(wanted(2, services=services, load_balancers=(shared,)))
+    with listening(web.namespace, 80):
+        until(lambda: reaches(site.outside, PUBLIC_IP, 8090), "the balancer has no member")
+    router.configure(wanted(3))
+    assert not reaches(site.outside, PUBLIC_IP, 8090)
 
 
 def test_the_public_side_has_its_rate(router: Resident, site: Site) -> None:
