@@ -72,7 +72,7 @@ def test_a_zone_may_have_its_routers_in_machines(
 ) -> None:
     uuid = name_template(world, admin, system)
     choose(admin, cloud.zone, "vm")
-    running_network(world, user, cloud.zone)
+    network_id = running_network(world, user, cloud.zone)
     with world.reading() as tx:
         copy = tx.all(select(template_copy).where(template_copy.c.template_id == system))[0]
     (spec,) = specs(world)
@@ -80,6 +80,10 @@ def test_a_zone_may_have_its_routers_in_machines(
     assert {nic.default: nic.rate_mbps for nic in spec.nics} == {True: 200, False: 0}
     (shown,) = admin.call("listRouters", listall=True)["router"]
     assert shown["templateid"] == uuid
+    life = router_of(world, network_id).life
+    # The built-in offering has 64 MiB: a machine that could not boot would help nobody.
+    assert life is not None
+    assert (spec.ram_mib, life.ram_mib) == (128, 128)
     world.assert_nothing_left()
 
 

@@ -13,6 +13,8 @@ from pileus.server.domain.storage import SYSTEM_TEMPLATE
 from pileus.wire.operations import RouterMachine
 
 VM = "vm"
+LEAST_RAM_MIB = 128
+"""What a machine needs to boot from the system template; the built-in offering has less, which suits a namespace."""
 
 
 def is_vm(tx: Tx, zone_id: int) -> bool:
@@ -52,6 +54,11 @@ def template_for(tx: Tx, zone_id: int) -> int | None:
     if found is None:
         raise ResourceUnavailable(f"{keys.router_template_id.name} names no template, which routers of this zone need")
     return found
+
+
+def ram_mib(offered_mib: int, template_id: int | None) -> int:
+    """Memory that a life of a router has, in MiB."""
+    return offered_mib if template_id is None else max(offered_mib, LEAST_RAM_MIB)
 
 
 def machine(tx: Tx, zone_id: int, template_id: int | None) -> RouterMachine | None:

@@ -45,15 +45,15 @@ def place_router(ctx: StepContext, *, network: int) -> None:
         router = _of(ctx.tx, network)
     if router.life is not None:
         return
+    template_id = router_home.template_for(ctx.tx, router.zone_id)
     demand = Demand(
         name=f"router {router.name}",
         zone_id=router.zone_id,
         cpus=router.cpus,
         cpu_mhz=router.cpu_mhz,
-        ram_mib=router.ram_mib,
+        ram_mib=router_home.ram_mib(router.ram_mib, template_id),
     )
     place = must_place(ctx.tx, demand, avoid=ctx.avoid, seed=ctx.operation_id())
-    template_id = router_home.template_for(ctx.tx, router.zone_id)
     if template_id != router.template_id:
         routers.change(ctx.tx, router.id, template_id=template_id)
     if not transition(ctx.tx, vm, router.id, VM, VmState.STARTING, frm=VmState.STOPPED):
@@ -151,7 +151,7 @@ def _spec(tx: Tx, router: Router, life: Life) -> RouterSpec:
         nics=nics.specs(tx, router.id, public_rate_mbps=public_mbps),
         cpus=router.cpus,
         cpu_mhz=router.cpu_mhz,
-        ram_mib=router.ram_mib,
+        ram_mib=life.ram_mib,
         machine=machine,
     )
 
