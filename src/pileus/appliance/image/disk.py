@@ -125,8 +125,11 @@ def program(name: str) -> str:
     return path
 
 
-def run(command: Sequence[str], stdin: str = "") -> str:
-    """Run a program with fixed clock and language; its output. Raises BuildError with what it said."""
+def run(command: Sequence[str], stdin: str = "", *, banner: str | None = None) -> str:
+    """Run a program with fixed clock and language; its output. Raises BuildError with what it said.
+
+    With a `banner`, any line of error that does not begin so is a failure too: some programs go on after one.
+    """
     environment = {
         "PATH": SYSTEM_PATH,
         "LC_ALL": "C",
@@ -140,6 +143,10 @@ def run(command: Sequence[str], stdin: str = "") -> str:
     )
     if done.returncode != 0:
         raise BuildError(f"{command[0]} failed ({done.returncode}): {done.stderr.strip() or done.stdout.strip()}")
+    if banner is not None:
+        said = [line for line in done.stderr.splitlines() if line.strip() and not line.startswith(banner)]
+        if said:
+            raise BuildError(f"{command[0]}: {said[0]}")
     return done.stdout
 
 

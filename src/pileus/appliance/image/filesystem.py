@@ -23,7 +23,7 @@ def make(tree: Path | None, out: Path, *, label: str, uuid: str, size_mib: int, 
     if tree is not None:
         script = out.with_name(f"{out.name}.debugfs")
         script.write_text("\n".join([*_commands(tree), ""]), encoding="utf-8")
-        run(["debugfs", "-w", "-f", str(script), str(out)])
+        run(["debugfs", "-w", "-f", str(script), str(out)], banner="debugfs 1.")
         script.unlink()
 
 
@@ -34,9 +34,9 @@ def _commands(tree: Path) -> list[str]:
         if path.is_symlink():
             lines.append(f'symlink "{name}" "{path.readlink()}"')
         elif path.is_dir():
-            lines += [f'mkdir "{name}"', f'set_inode_field "{name}" mode {path.stat().st_mode:#o}']
+            lines += [f'mkdir "{name}"', f'set_inode_field "{name}" mode 0{path.stat().st_mode:o}']
         else:
-            lines += [f'write "{path}" "{name}"', f'set_inode_field "{name}" mode {_file_mode(path):#o}']
+            lines += [f'write "{path}" "{name}"', f'set_inode_field "{name}" mode 0{_file_mode(path):o}']
     return lines
 
 
