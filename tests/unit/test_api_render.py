@@ -142,6 +142,13 @@ def test_columns_are_told_as_their_views_are() -> None:
     assert render.inner(Thing, Page(COLUMNS, 9), pending) == render.inner(Thing, Page(views, 9), pending)
 
 
+def test_what_entries_have_in_common_is_told_of_each() -> None:
+    one, other = ({"ip_address": "10.1.1.1"}, {"ip_address": "10.1.1.2"}), ({"ip_address": "10.1.1.9"},)
+    shown = render.inner(Thing, Page([{"part": each} for each in (one, one, other, one, ())], 5))["thing"]
+    addresses = [[part["ipaddress"] for part in entry["part"]] for entry in shown]
+    assert addresses == [["10.1.1.1", "10.1.1.2"]] * 2 + [["10.1.1.9"], ["10.1.1.1", "10.1.1.2"], []]
+
+
 def test_no_columns_are_an_empty_page() -> None:
     assert Columns((), {}).views() == []
     assert render.inner(Thing, Page(Columns((), {}), 4), as_records=True) == {"count": 4}

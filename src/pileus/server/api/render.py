@@ -192,11 +192,21 @@ def _table(response: type[Response]) -> _Table:
 def _converter(wire_type: str, nested: type[Response] | None) -> Convert | None:
     if nested is not None:
         inside = nested
+        last: tuple[Any, Any] = None, None
 
         def convert(value: Any) -> Any:
+            nonlocal last
             if isinstance(value, Mapping):
                 return fields(inside, value)
-            return [fields(inside, one) for one in value]
+            # A tuple is what many entries of a page have in common, as networks have the services of their offering.
+            shared = isinstance(value, tuple)
+            known, rendered = last
+            if shared and value is known:
+                return rendered
+            rendered = [fields(inside, one) for one in value]
+            if shared:
+                last = value, rendered
+            return rendered
 
         return convert
     if wire_type in ("date", "tzdate"):
