@@ -7,7 +7,7 @@ import pytest
 
 from pileus.appliance.router.leases import plan
 from pileus.appliance.router.release import Held, held
-from pileus.appliance.router.store import Applied, Store
+from pileus.appliance.router.store import Applied, Store, described
 from pileus.wire.router import GuestData, Lease, RouterConfig, fingerprint
 
 CONFIG = RouterConfig(
@@ -23,14 +23,19 @@ CONFIG = RouterConfig(
 APPLIED = Applied(CONFIG, fingerprint(CONFIG))
 
 
+def test_a_config_is_described_by_its_fingerprint() -> None:
+    assert described(CONFIG) == APPLIED
+
+
 def test_a_new_store_remembers_nothing(tmp_path: Path) -> None:
     store = Store(tmp_path / "state")
     assert store.applied() is None
     assert store.saved() == set()
 
 
-def test_an_applied_config_is_remembered_as_it_was(tmp_path: Path) -> None:
-    Store(tmp_path).keep_applied(APPLIED, frozenset())
+@pytest.mark.parametrize("applied", [APPLIED, described(CONFIG)])
+def test_an_applied_config_is_remembered_as_it_was(applied: Applied, tmp_path: Path) -> None:
+    Store(tmp_path).keep_applied(applied, frozenset())
     assert Store(tmp_path).applied() == APPLIED
 
 

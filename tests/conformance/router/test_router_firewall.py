@@ -37,6 +37,7 @@ from router_world import (
 )
 
 from pileus.agent.backend import Refused
+from pileus.appliance.router.sets import FIREWALL
 from pileus.sandbox.watchdog import Watchdog
 from pileus.wire.appliance import Configure, encode
 from pileus.wire.operations import Reason
@@ -289,7 +290,7 @@ def test_a_change_that_the_kernel_refuses_is_taken_back(here: Site) -> None:
     before = here.world.rules()
     inside = ["ip", "netns", "exec", here.world.router_namespace, "nft"]
     # Somebody has a hand in our table: the element that is to come is there.
-    run(*inside, "add", "element", "ip", "pileus", "kept", f"{{ {PUBLIC_IP} . tcp . 9000-9010 : {DB_IP} }}")
+    run(*inside, "add", "element", "ip", "pileus", "kept", f"{{ 9000-9010 . {PUBLIC_IP} . tcp : {DB_IP} }}")
     more = PortForward("f2", PUBLIC_IP, "tcp", 9000, 9000, WEB_IP, 9000, 9000)
     with pytest.raises(Refused) as refused:
         here.declare(port_forwards=(TO_WEB, more), firewall=(OPEN, PING))
@@ -317,8 +318,8 @@ def kept(before: dict[str, tuple[int, int]], after: dict[str, tuple[int, int]]) 
     return all(then <= now < then + 2000 for name in names for then, now in zip(before[name], after[name], strict=True))
 
 
-def elements(here: Site) -> tuple[str, str, set[str]]:
-    return here.listed("map", "firewall"), here.listed("map", "kept"), here.marks()
+def elements(here: Site) -> tuple[list[str], str, set[str]]:
+    return [here.listed("map", name) for name in FIREWALL], here.listed("map", "kept"), here.marks()
 
 
 def configure_line(here: Site, firewall: tuple[FirewallRule, ...], number: int) -> bytes:

@@ -4,6 +4,7 @@ import argparse
 import asyncio
 import ctypes
 import fcntl
+import gc
 import os
 import signal
 import sys
@@ -43,6 +44,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         ],
         logger_factory=structlog.PrintLoggerFactory(sys.stderr),
     )
+    # A config is tens of thousands of objects without a cycle: looking for cycles every few hundred doubles its cost.
+    gc.set_threshold(200_000, 20, 20)
     chosen.state.mkdir(parents=True, exist_ok=True, mode=0o700)
     with (chosen.state / "lock").open("w") as lock:
         try:

@@ -39,9 +39,19 @@ class Addresses:
 
     guest: str
     public: str
+    _in_place: tuple[object, ...] | None = None
+    """What the interfaces are known to follow; None after a start, and after a failure."""
 
     async def apply(self, config: RouterConfig | None) -> None:
         """Have exactly the addresses of `config`, none when it is None; only differences are touched."""
+        wanted = _followed(config)
+        if wanted == self._in_place:
+            return
+        self._in_place = None
+        await self._follow(config)
+        self._in_place = wanted
+
+    async def _follow(self, config: RouterConfig | None) -> None:
         self._set_kernel(forwarding=config is not None and "gateway" in config.services)
         await run("ip", "link", "set", "dev", "lo", "up")
         await self._bring(self.guest, {(config.guest_ip, config.guest_prefix)} if config else set())
@@ -106,6 +116,13 @@ class Addresses:
                 raise StepFailed(f"kernel setting {name} is not there") from None
         except OSError as error:
             raise StepFailed(f"kernel setting {name}: {error.strerror}") from error
+
+
+def _followed(config: RouterConfig | None) -> tuple[object, ...]:
+    """Everything of a config that has to do with interfaces."""
+    if config is None:
+        return ()
+    return config.guest_ip, config.guest_prefix, config.gateway, config.public, "gateway" in config.services
 
 
 def announce(device: str, ip: str) -> None:

@@ -11,7 +11,7 @@ import zlib
 from bisect import bisect_left, bisect_right, insort
 from collections import defaultdict
 from collections.abc import Collection, Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from itertools import islice
 from operator import eq
 from typing import NamedTuple, TypeVar
@@ -23,8 +23,9 @@ from pileus.wire.router import FirewallRule
 
 _T = TypeVar("_T")
 
-FEW = 64
-"""As many overlapping items are looked for one by one; with more, the whole place is divided anew."""
+FEW = 8
+MANY = 50_000
+"""So many items are looked at beside as many others, one by one; with more, the whole place is divided anew."""
 
 Place = tuple[str, str]
 """Public address and protocol."""
@@ -52,16 +53,45 @@ Divided = dict[Item, tuple[tuple[int, int], ...]]
 
 
 @dataclass(frozen=True)
+class Step:
+    """The elements and marks that lead from one admission, known by its token, to the next."""
+
+    since: object
+    gone: frozenset[str]
+    come: frozenset[str]
+    marks_gone: frozenset[str]
+    marks_come: frozenset[str]
+
+
+@dataclass(frozen=True)
 class Admission:
-    """The rules, the mark of each by id, and their elements; made by `admission`, never changed."""
+    """The rules, and the mark of each by id; made by `admission`, never changed."""
 
     rules: tuple[FirewallRule, ...]
     marks: Mapping[str, int]
     places: Mapping[Place, Divided]
-    elements: frozenset[str]
+    step: Step | None = None
+    token: object = field(default_factory=object)
+
+    def elements(self) -> frozenset[str]:
+        """Everything that is let in."""
+        return frozenset(text for place, divided in self.places.items() for text in _texts(place, divided, divided))
+
+    def live(self) -> frozenset[str]:
+        """The marks of all rules, as text."""
+        return frozenset(map(marked, self.marks.values()))
+
+    def step_from(self, before: "Admission") -> Step:
+        """What leads from `before` here: looked up where this one was made from it, worked out otherwise."""
+        if self.token is before.token:
+            return Step(before.token, *[frozenset()] * 4)
+        if self.step is not None and self.step.since is before.token:
+            return self.step
+        old, new, dead, live = before.elements(), self.elements(), before.live(), self.live()
+        return Step(before.token, old - new, new - old, dead - live, live - dead)
 
 
-NOBODY = Admission((), {}, {}, frozenset())
+NOBODY = Admission((), {}, {})
 
 
 def admission(rules: tuple[FirewallRule, ...], before: Admission = NOBODY) -> Admission:
@@ -89,7 +119,12 @@ def admission(rules: tuple[FirewallRule, ...], before: Admission = NOBODY) -> Ad
         places[place] = new
         if not new:
             del places[place]
-    return Admission(rules, marks, places, (before.elements - fewer) | more)
+    dead = {marked(before.marks[rule.id]) for rule in gone}
+    live = {marked(marks[rule.id]) for rule in come}
+    step = Step(
+        before.token, frozenset(fewer - more), frozenset(more - fewer), frozenset(dead - live), frozenset(live - dead)
+    )
+    return Admission(rules, marks, places, step)
 
 
 def differing(old: tuple[_T, ...], new: tuple[_T, ...]) -> tuple[list[_T], list[_T]]:
@@ -153,37 +188,54 @@ class _Cover:
 
 def _changed(old: Divided, removed: set[Item], added: set[Item]) -> tuple[Divided, set[Item]]:
     """`old` without and with these items, and those whose ports may be others now."""
-    items = (old.keys() - removed) | added
-    differing_items = removed | added
-    touched = _overlapping(items, differing_items) if len(differing_items) <= FEW else None
-    beside = _overlapping(items, touched) if touched is not None and len(touched) <= FEW else None
-    if touched is None or beside is None:
-        return divide(items), old.keys() | items
+    new = dict(old)
+    for item in removed:
+        del new[item]
+    new |= dict.fromkeys(added, ())
+    touched = _overlapping(new, removed | added)
     # What an item has depends on those that overlap it, all of which are beside it.
+    beside = _overlapping(new, touched) if touched is not None else None
+    if touched is None or beside is None:
+        return divide(new), old.keys() | new.keys()
     again = divide(beside)
-    new = {item: pieces for item, pieces in old.items() if item not in removed} if removed else dict(old)
-    for item in touched | added:
+    for item in touched:
         new[item] = again[item]
-    return new, touched | differing_items
+    return new, touched | removed
 
 
-def _overlapping(items: Iterable[Item], others: Iterable[Item]) -> set[Item]:
-    found: set[Item] = set()
-    for other in others:
-        _, low, start, end, _, high = other
-        found.update(
-            item
-            for item in items
-            if item[2] <= end and item[3] >= start and item[1] <= high and item[5] >= low  # ports, then sources
-        )
-    return found
+def _overlapping(items: Iterable[Item], others: Collection[Item]) -> set[Item] | None:
+    """Those of `items` that have something in common with one of `others`; None where these are too many to look."""
+    windows = _merged((item.start, item.end) for item in others)
+    if len(windows) > FEW:
+        return None
+    near: list[Item] = []
+    for first, last in windows:
+        near += [item for item in items if item[2] <= last and item[3] >= first]
+        if len(near) * len(others) > MANY:
+            return None
+    return {
+        item
+        for item in near
+        for other in others
+        if item.start <= other.end and item.end >= other.start and item.low <= other.high and item.high >= other.low
+    }
+
+
+def _merged(ranges: Iterable[tuple[int, int]]) -> list[tuple[int, int]]:
+    merged: list[tuple[int, int]] = []
+    for start, end in sorted(ranges):
+        if merged and start <= merged[-1][1]:
+            merged[-1] = (merged[-1][0], max(end, merged[-1][1]))
+        else:
+            merged.append((start, end))
+    return merged
 
 
 def _texts(place: Place, divided: Divided, items: Iterable[Item]) -> Iterable[str]:
     ip, protocol = place
     for item in items:
         for start, end in divided.get(item, ()):
-            yield f"{ip} . {protocol} . {spanned(start, end)} . {item.source} : {marked(item.mark)}"
+            yield f"{spanned(start, end)} . {item.source} . {ip} . {protocol} : {marked(item.mark)}"
 
 
 def _items(rule: FirewallRule, mark: int) -> set[Item]:

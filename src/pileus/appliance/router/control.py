@@ -14,7 +14,7 @@ import structlog
 
 from pileus.appliance.router.errors import ConfigRefused
 from pileus.appliance.router.router import Router
-from pileus.wire.appliance import MAX_LINE_BYTES, AnyToRouter, Configure, RouterReply, Status, decode_to_router, encode
+from pileus.wire.appliance import MAX_LINE_BYTES, AnyToRouter, Configure, RouterReply, Status, encode
 from pileus.wire.operations import Reason, Refusal
 
 _PEER = struct.Struct("3i")
@@ -36,7 +36,7 @@ async def answer(line: bytes, router: Router) -> bytes:
 
 async def _reply(line: bytes, router: Router) -> RouterReply:
     try:
-        message = decode_to_router(line)
+        message = router.reader.read(line)
     except msgspec.DecodeError as error:
         # Malformed or of the wrong shape. The error names a path in the message, never a value of it.
         return RouterReply(refusal=Refusal(Reason.REJECTED, f"not a message: {error}"))

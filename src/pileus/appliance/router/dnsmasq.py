@@ -6,18 +6,20 @@ ends it by its network namespace before it starts its own.
 
 import asyncio
 import contextlib
+import fcntl
 import os
 import signal
+import socket
+import struct
 import time
 from pathlib import Path
 
-import msgspec
 import structlog
 
 from pileus.appliance.router import leases, release
 from pileus.appliance.router.errors import StepFailed
 from pileus.appliance.router.processes import ended, named
-from pileus.appliance.router.programs import ENVIRONMENT, find, run
+from pileus.appliance.router.programs import ENVIRONMENT, find
 from pileus.wire.router import RouterConfig
 
 START_SECONDS = 20.0
@@ -26,11 +28,10 @@ RELEASE_SECONDS = 2.0
 LONGEST_PAUSE_SECONDS = 5.0
 POLL_SECONDS = 0.005
 
+_GET_MTU = 0x8921
+_MTU = struct.Struct("16si20x")
+
 log = structlog.get_logger()
-
-
-class _Link(msgspec.Struct):
-    mtu: int
 
 
 class Dnsmasq:
@@ -42,13 +43,27 @@ class Dnsmasq:
         self._lease_file = lease_file
         self._pid_file = files / "dnsmasq.pid"
         self._plan: leases.Plan | None = None
+        self._in_place: tuple[object, ...] | None = None
+        """What dnsmasq is known to have been told; None after a start, and after a failure."""
         self._process: asyncio.subprocess.Process | None = None
         self._supervisor: asyncio.Task[None] | None = None
         self.starts = 0
 
     async def apply(self, config: RouterConfig | None) -> None:
         """Serve what `config` says, nothing when it is None or has neither service."""
-        plan = leases.plan(config, mtu=await self._mtu()) if config else None
+        mtu = self._mtu()
+        wanted = (mtu, *leases.told(config)) if config else ()
+        if wanted == self._in_place and self._as_planned():
+            return
+        self._in_place = None
+        await self._follow(leases.plan(config, mtu=mtu) if config else None)
+        self._in_place = wanted
+
+    def _as_planned(self) -> bool:
+        runs = self._process is not None and self._process.returncode is None
+        return runs == (self._plan is not None and self._plan.wanted)
+
+    async def _follow(self, plan: leases.Plan | None) -> None:
         before, self._plan = self._plan, plan
         if plan is None or not plan.wanted:
             await self.stop()
@@ -63,9 +78,14 @@ class Dnsmasq:
             self._process.send_signal(signal.SIGHUP)
             await self._release(plan, before)
 
-    async def _mtu(self) -> int:
-        links = msgspec.json.decode(await run("ip", "-j", "link", "show", "dev", self._device), type=list[_Link])
-        return links[0].mtu
+    def _mtu(self) -> int:
+        """How many bytes fit into a packet of the device (netdevice(7))."""
+        with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as any_socket:
+            try:
+                answer = fcntl.ioctl(any_socket, _GET_MTU, _MTU.pack(self._device.encode(), 0))
+            except OSError as error:
+                raise StepFailed(f"asking for the MTU of {self._device}: {error.strerror}") from error
+        return int(_MTU.unpack(answer)[1])
 
     async def stop(self) -> None:
         """End dnsmasq and do not start it again."""

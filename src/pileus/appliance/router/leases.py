@@ -29,6 +29,12 @@ class Plan:
         return bool(self.arguments)
 
 
+def told(config: RouterConfig) -> tuple[object, ...]:
+    """Everything of a config that a plan is made from."""
+    network = (config.guest_ip, config.guest_prefix, config.gateway, config.domain, config.dns)
+    return (*network, "dhcp" in config.services, "dns" in config.services, config.leases)
+
+
 def plan(config: RouterConfig, *, mtu: int = ETHERNET_MTU) -> Plan:
     """What dnsmasq must serve for `config` on a network that carries packets of `mtu` bytes."""
     dhcp = "dhcp" in config.services

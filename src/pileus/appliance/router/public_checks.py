@@ -82,7 +82,7 @@ def check_firewall(config: RouterConfig, before: RouterConfig | None) -> None:
             refuse(f"{where}: no source CIDR")
         for source in rule.cidrs:
             cidr(source, where)
-    if new:
+    if new and len({rule.id for rule in config.firewall}) < len(config.firewall):
         unique((rule.id for rule in config.firewall), "id of a firewall rule")
 
 

@@ -16,10 +16,11 @@ from pileus.appliance.router.firewall import Firewall
 from pileus.appliance.router.haproxy import Haproxy
 from pileus.appliance.router.nftables import nftables
 from pileus.appliance.router.pages import Pages
-from pileus.appliance.router.store import Applied, Store
+from pileus.appliance.router.reading import Reader
+from pileus.appliance.router.store import Applied, Store, described
 from pileus.wire.appliance import AddressTraffic, RouterCounters, RuleTraffic
 from pileus.wire.operations import Reason, RouterFacts
-from pileus.wire.router import RouterConfig, fingerprint
+from pileus.wire.router import RouterConfig
 
 INTERFACE_COUNTERS = Path("/proc/net/dev")
 
@@ -44,6 +45,8 @@ class Router:
     """Owner of everything in its network namespace (or machine). `files` is a directory that everyone may read."""
 
     def __init__(self, sides: Sides, *, state: Path, files: Path) -> None:
+        self.reader = Reader()
+        """Reads messages for this router, whichever way they come."""
         self._sides = sides
         self._store = Store(state)
         self._applied: Applied | None = None
@@ -85,7 +88,7 @@ class Router:
         async with self._lock:
             before = self._applied
             check(config, has_public_side=bool(self._sides.public), before=before.config if before else None)
-            wanted = Applied(config=config, fingerprint=fingerprint(config))
+            wanted = described(config)
             if before is not None:
                 known = before.config.generation
                 if config.generation < known:

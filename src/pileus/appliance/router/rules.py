@@ -9,7 +9,7 @@ every packet of a connection is asked for the rule it came in by, and a rule tha
 
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 from pileus.appliance.router import sets
 from pileus.appliance.router.admission import NOBODY, Admission, admission
@@ -31,17 +31,23 @@ CHAINS = (
     "passing",
 )
 
-_ASKED = "ct original ip daddr . meta l4proto . ct original proto-dst"
+_ASKED = "ct original proto-dst . ct original ip daddr . meta l4proto"
 """What the client asked for. nft knows the type of the port only where the protocol is named before."""
+_TAKEN = "ct original proto-dst . ct original ip saddr . ct original ip daddr . meta l4proto"
 
 
 @dataclass(frozen=True)
 class Ruleset:
-    """Rules of a config. `elements` has, for each set or map, the text of each element."""
+    """Rules of a config: `plain` has, for each set or map but those of the firewall, the text of each element."""
 
     chains: str
-    elements: dict[str, frozenset[str]]
-    admission: Admission = field(default=NOBODY, compare=False)
+    plain: dict[str, frozenset[str]]
+    admission: Admission
+
+    def elements(self) -> dict[str, frozenset[str]]:
+        """All elements, the firewall's too: that takes a while where there are many."""
+        live = self.admission.live()
+        return {**self.plain, **_shared_out(self.admission.elements()), sets.LET_IN: live, sets.LET_OUT: live}
 
 
 def ruleset(config: RouterConfig, *, guest: str, public: str, before: Ruleset | None = None) -> Ruleset:
@@ -52,9 +58,8 @@ def ruleset(config: RouterConfig, *, guest: str, public: str, before: Ruleset | 
     chains = "\n".join([*_chains(config, guest, public), ""])
     wanted = config.firewall if "firewall" in config.services else ()
     admitted = admission(wanted, before.admission if before else NOBODY)
-    elements = {name: frozenset[str]() for name in SETS}
-    elements |= _forwards(config.port_forwards) | _statics(config) | _entries(config) | _admitted(admitted, before)
-    return Ruleset(chains=chains, elements=elements, admission=admitted)
+    plain = _forwards(config.port_forwards) | _statics(config) | _entries(config)
+    return Ruleset(chains=chains, plain=plain, admission=admitted)
 
 
 def whole(rules: Ruleset, counted: Mapping[str, Mapping[str, int]] | None = None) -> str:
@@ -64,7 +69,7 @@ def whole(rules: Ruleset, counted: Mapping[str, Mapping[str, int]] | None = None
     """
     lines = [f"add table {TABLE}", f"delete table {TABLE}", f"table {TABLE} {{"]
     lines += [*(kind.declared(name) for name, kind in SETS.items()), rules.chains, "}"]
-    for name, elements in rules.elements.items():
+    for name, elements in rules.elements().items():
         known = counted.get(name, {}) if counted else {}
         texts = (f"{text} counter packets 0 bytes {known[text]}" if text in known else text for text in elements)
         lines += _element_command("add", name, texts)
@@ -85,13 +90,23 @@ def reshaped(old: Ruleset, new: Ruleset) -> str:
 
 def delta(old: Ruleset, new: Ruleset) -> Delta:
     """The elements that lead from `old`, which is in place, to `new`."""
-    differing = [name for name in SETS if old.elements[name] is not new.elements[name]]
-    gone = {name: old.elements[name] - new.elements[name] for name in differing}
-    come = {name: new.elements[name] - old.elements[name] for name in differing}
+    step = new.admission.step_from(old.admission)
+    gone = {name: old.plain[name] - new.plain[name] for name in old.plain}
+    come = {name: new.plain[name] - old.plain[name] for name in new.plain}
+    gone |= {**_shared_out(step.gone), sets.LET_IN: step.marks_gone, sets.LET_OUT: step.marks_gone}
+    come |= {**_shared_out(step.come), sets.LET_IN: step.marks_come, sets.LET_OUT: step.marks_come}
     return Delta(
         gone={name: elements for name, elements in gone.items() if elements},
         come={name: elements for name, elements in come.items() if elements},
     )
+
+
+def _shared_out(elements: Iterable[str]) -> dict[str, frozenset[str]]:
+    """The firewall's elements by their maps."""
+    maps: tuple[list[str], ...] = tuple([] for _ in sets.FIREWALL)
+    for element in elements:
+        maps[int(element[-1], 16) % len(maps)].append(element)
+    return {name: frozenset(shard) for name, shard in zip(sets.FIREWALL, maps, strict=True)}
 
 
 def _element_command(verb: str, name: str, elements: Iterable[str]) -> list[str]:
@@ -105,8 +120,8 @@ def _chains(config: RouterConfig, guest: str, public: str) -> Iterator[str]:
     yield from _input(config, guest, public, network)
     yield from _forward(config, guest, public, network)
     yield "chain prerouting { type nat hook prerouting priority dstnat; policy accept;"
-    yield f"dnat to ip daddr . meta l4proto . th dport map @{sets.KEPT}"
-    yield f"dnat ip to ip daddr . meta l4proto . th dport map @{sets.SHIFTED}"
+    yield f"dnat to th dport . ip daddr . meta l4proto map @{sets.KEPT}"
+    yield f"dnat ip to th dport . ip daddr . meta l4proto map @{sets.SHIFTED}"
     yield f"dnat to ip daddr map @{sets.STATIC}"
     yield "}"
     yield "chain postrouting { type nat hook postrouting priority srcnat; policy accept;"
@@ -131,7 +146,8 @@ def _admission() -> Iterator[str]:
     # Once for each connection, and again when its rule has gone: another may let it in as well.
     yield from let
     for protocol in ("tcp", "udp", "icmp"):
-        yield f"meta l4proto {protocol} ct mark set {_ASKED} . ct original ip saddr map @{sets.FIREWALL}"
+        for name in sets.FIREWALL:
+            yield f"meta l4proto {protocol} ct mark set {_TAKEN} map @{name}"
     yield from let
     yield "drop"
     yield "}"
@@ -175,12 +191,11 @@ def _forward(config: RouterConfig, guest: str, public: str, network: str) -> Ite
         # The network's own guests are not outside, whichever address they use.
         yield f"ct status dnat ct original ip saddr != {network} jump admitted"
     # Asked for every packet of a forwarded connection: when the forward goes, its connections end.
-    original = "ct status dnat ct direction original ct original ip daddr"
-    reply = "ct status dnat ct direction reply ct original ip daddr"
-    yield f"{original} . meta l4proto . ip daddr . th dport @{sets.FORWARDED} accept"
-    yield f"{reply} . meta l4proto . ip saddr . th sport @{sets.FORWARDED} accept"
-    yield f"{original} . ip daddr @{sets.OWNED} accept"
-    yield f"{reply} . ip saddr @{sets.OWNED} accept"
+    original, reply = "ct status dnat ct direction original", "ct status dnat ct direction reply"
+    yield f"{original} ip daddr . th dport . ct original ip daddr . meta l4proto @{sets.FORWARDED} accept"
+    yield f"{reply} ip saddr . th sport . ct original ip daddr . meta l4proto @{sets.FORWARDED} accept"
+    yield f"{original} ct original ip daddr . ip daddr @{sets.OWNED} accept"
+    yield f"{reply} ct original ip daddr . ip saddr @{sets.OWNED} accept"
     yield "ct status dnat drop"
     # The same for what a guest began with an address of its own.
     source = source_of(config.public)
@@ -227,19 +242,24 @@ def _forwards(forwards: Iterable[PortForward]) -> dict[str, frozenset[str]]:
     shifted: set[str] = set()
     through: defaultdict[tuple[str, str, str], list[tuple[int, int]]] = defaultdict(list)
     for one in forwards:
-        place = f"{one.ip} . {one.protocol}"
         if one.public_start == one.guest_start:
-            kept.add(f"{place} . {spanned(one.public_start, one.public_end)} : {one.guest_ip}")
+            kept.add(f"{_door(one)} : {one.guest_ip}")
         else:
             for offset in range(one.public_end - one.public_start + 1):
-                shifted.add(f"{place} . {one.public_start + offset} : {one.guest_ip} . {one.guest_start + offset}")
+                door = f"{one.public_start + offset} . {one.ip} . {one.protocol}"
+                shifted.add(f"{door} : {one.guest_ip} . {one.guest_start + offset}")
         through[one.ip, one.protocol, one.guest_ip].append((one.guest_start, one.guest_end))
     forwarded = {
-        f"{ip} . {protocol} . {guest_ip} . {spanned(start, end)}"
+        f"{guest_ip} . {spanned(start, end)} . {ip} . {protocol}"
         for (ip, protocol, guest_ip), spans in through.items()
         for start, end in _merged(spans)
     }
     return {sets.KEPT: frozenset(kept), sets.SHIFTED: frozenset(shifted), sets.FORWARDED: frozenset(forwarded)}
+
+
+def _door(forward: PortForward) -> str:
+    """Where a forward is asked for."""
+    return f"{spanned(forward.public_start, forward.public_end)} . {forward.ip} . {forward.protocol}"
 
 
 def _statics(config: RouterConfig) -> dict[str, frozenset[str]]:
@@ -265,18 +285,8 @@ def _entries(config: RouterConfig) -> dict[str, frozenset[str]]:
 
 def entries(config: RouterConfig) -> dict[str, str]:
     """What forwards and balancers are counted by: the element of `entered` and `answered`, and its rule's id."""
-    found = {
-        f"{one.ip} . {one.protocol} . {spanned(one.public_start, one.public_end)}": one.id
-        for one in config.port_forwards
-    }
-    return found | {f"{one.ip} . tcp . {one.port}": one.id for one in config.load_balancers}
-
-
-def _admitted(admitted: Admission, before: Ruleset | None) -> dict[str, frozenset[str]]:
-    if before is not None and admitted is before.admission:
-        return {name: before.elements[name] for name in (sets.FIREWALL, sets.LET_IN, sets.LET_OUT)}
-    marks = frozenset(sets.marked(mark) for mark in admitted.marks.values())
-    return {sets.FIREWALL: admitted.elements, sets.LET_IN: marks, sets.LET_OUT: marks}
+    found = {_door(one): one.id for one in config.port_forwards}
+    return found | {f"{one.port} . {one.ip} . tcp": one.id for one in config.load_balancers}
 
 
 def _merged(spans: list[tuple[int, int]]) -> list[tuple[int, int]]:

@@ -42,7 +42,7 @@ STATIC = "static"
 LEAVING = "leaving"
 OWNED = "owned"
 BALANCED = "balanced"
-FIREWALL = "firewall"
+FIREWALL = tuple(f"firewall{number}" for number in range(8))
 LET_IN = "let_in"
 LET_OUT = "let_out"
 ENTERED = "entered"
@@ -51,28 +51,31 @@ RECEIVED = "received"
 SENT = "sent"
 
 SETS = {
-    KEPT: Kind((ADDRESS, PROTOCOL, PORT), (ADDRESS,), interval=True),
-    SHIFTED: Kind((ADDRESS, PROTOCOL, PORT), (ADDRESS, PORT)),
-    FORWARDED: Kind((ADDRESS, PROTOCOL, ADDRESS, PORT), interval=True),
+    KEPT: Kind((PORT, ADDRESS, PROTOCOL), (ADDRESS,), interval=True),
+    SHIFTED: Kind((PORT, ADDRESS, PROTOCOL), (ADDRESS, PORT)),
+    FORWARDED: Kind((ADDRESS, PORT, ADDRESS, PROTOCOL), interval=True),
     STATIC: Kind((ADDRESS,), (ADDRESS,)),
     LEAVING: Kind((ADDRESS,), (ADDRESS,)),
     OWNED: Kind((ADDRESS, ADDRESS)),
     BALANCED: Kind((ADDRESS, PORT)),
-    FIREWALL: Kind((ADDRESS, PROTOCOL, PORT, ADDRESS), (MARK,), interval=True),
+    **dict.fromkeys(FIREWALL, Kind((PORT, ADDRESS, ADDRESS, PROTOCOL), (MARK,), interval=True)),
     LET_IN: Kind((MARK,), counts=True),
     LET_OUT: Kind((MARK,), counts=True),
-    ENTERED: Kind((ADDRESS, PROTOCOL, PORT), interval=True, counts=True),
-    ANSWERED: Kind((ADDRESS, PROTOCOL, PORT), interval=True, counts=True),
+    ENTERED: Kind((PORT, ADDRESS, PROTOCOL), interval=True, counts=True),
+    ANSWERED: Kind((PORT, ADDRESS, PROTOCOL), interval=True, counts=True),
     RECEIVED: Kind((ADDRESS,), counts=True),
     SENT: Kind((ADDRESS,), counts=True),
 }
-"""`kept` leads to a guest with the port as it is, `shifted` to another port (no ranges: the kernel cannot count along).
-`forwarded` holds (public address, protocol, guest, guest's port) and lets the packets through.
+"""The kernel looks for a field of an interval set among what the fields before have left: what tells most comes first.
+
+`kept` leads to a guest with the port as it is, `shifted` to another port (no ranges: the kernel cannot count along).
+`forwarded` holds (guest, guest's port, public address, protocol) and lets the packets through.
 `static` leads from a public address to the guest that has it whole, `leaving` from the guest to its address, `owned`
 is both in one. `balanced` are the doors of balancers.
-`firewall` gives a new connection the mark of the rule that lets it in, `let_in` and `let_out` hold the marks of rules
-that are, and count what their connections receive and send; `entered` and `answered` count the same of forwards and
-balancers, `received` and `sent` of public addresses."""
+The `firewall` maps (port, source, public address, protocol) give a new connection the mark of the rule that lets it in;
+there are several, as to take an element out the kernel goes through all of its map. A rule is in that of its mark.
+`let_in` and `let_out` hold the marks of rules that are, and count what their connections receive and send; `entered`
+and `answered` count the same of forwards and balancers, `received` and `sent` of public addresses."""
 
 
 def spanned(start: int, end: int) -> str:

@@ -3,8 +3,10 @@
 The directory is root's alone. A password that a guest has set is not kept: it has done its work.
 """
 
+import hashlib
 import os
 from collections.abc import Set as AbstractSet
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import msgspec
@@ -13,14 +15,30 @@ from pileus.wire.operations import RouterFacts
 from pileus.wire.router import GuestData, RouterConfig
 
 
-class Applied(msgspec.Struct, frozen=True):
+@dataclass(frozen=True)
+class Applied:
     """A config that was applied. Its fingerprint is that of the config as it came, with all its passwords."""
 
     config: RouterConfig
     fingerprint: str
+    encoded: bytes = field(default=b"", compare=False, repr=False)
+    """The config without its generation, as JSON; b"" where that is not at hand."""
 
     def facts(self) -> RouterFacts:
         return RouterFacts(generation=self.config.generation, fingerprint=self.fingerprint)
+
+
+def described(config: RouterConfig) -> Applied:
+    """As `wire.router.fingerprint`, which keeps what it has encoded to be written."""
+    encoded = msgspec.json.encode(msgspec.structs.replace(config, generation=0))
+    return Applied(config, hashlib.sha256(encoded).hexdigest(), encoded)
+
+
+class _Head(msgspec.Struct):
+    """First line of the file; the config is the second."""
+
+    generation: int
+    fingerprint: str
 
 
 class Store:
@@ -39,13 +57,24 @@ class Store:
     def applied(self) -> Applied | None:
         """The config that was applied last, if there was one; raises ValueError when the file is damaged."""
         path = self._directory / "applied.json"
-        return msgspec.json.decode(path.read_bytes(), type=Applied) if path.exists() else None
+        if not path.exists():
+            return None
+        head_line, _, config_line = path.read_bytes().partition(b"\n")
+        head = msgspec.json.decode(head_line, type=_Head)
+        config = msgspec.json.decode(config_line, type=RouterConfig)
+        return Applied(msgspec.structs.replace(config, generation=head.generation), head.fingerprint)
 
     def keep_applied(self, applied: Applied, saved: AbstractSet[str]) -> None:
-        """Remember `applied`, without the passwords whose ids are in `saved`."""
-        guests = (_without_password(one) if one.password_id in saved else one for one in applied.config.guests)
-        config = msgspec.structs.replace(applied.config, guests=tuple(guests))
-        self._write("applied.json", msgspec.structs.replace(applied, config=config))
+        """Remember `applied`, without the passwords whose ids are in `saved`.
+
+        It outlives the program at once, and a crash of the machine a little later: there it is pushed anew.
+        """
+        encoded = applied.encoded
+        if not encoded or any(one.password_id in saved for one in applied.config.guests):
+            guests = (_without_password(one) if one.password_id in saved else one for one in applied.config.guests)
+            encoded = msgspec.json.encode(msgspec.structs.replace(applied.config, guests=tuple(guests), generation=0))
+        head = msgspec.json.encode(_Head(applied.config.generation, applied.fingerprint))
+        self._write("applied.json", head, b"\n", encoded)
 
     def saved(self) -> set[str]:
         """Ids of passwords that guests have set."""
@@ -53,21 +82,23 @@ class Store:
         return msgspec.json.decode(path.read_bytes(), type=set[str]) if path.exists() else set()
 
     def keep_saved(self, ids: AbstractSet[str]) -> None:
-        self._write("saved.json", sorted(ids))
+        self._write("saved.json", msgspec.json.encode(sorted(ids)), durably=True)
 
-    def _write(self, name: str, content: object) -> None:
+    def _write(self, name: str, *content: bytes, durably: bool = False) -> None:
         path = self._directory / name
         new = path.with_name(f"{name}.new")
         with open(os.open(new, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "wb") as file:
-            file.write(msgspec.json.encode(content))
+            file.writelines(content)
             file.flush()
-            os.fsync(file.fileno())
+            if durably:
+                os.fsync(file.fileno())
         new.replace(path)
-        directory = os.open(self._directory, os.O_RDONLY | os.O_DIRECTORY)
-        try:
-            os.fsync(directory)
-        finally:
-            os.close(directory)
+        if durably:
+            directory = os.open(self._directory, os.O_RDONLY | os.O_DIRECTORY)
+            try:
+                os.fsync(directory)
+            finally:
+                os.close(directory)
 
 
 def _without_password(guest: GuestData) -> GuestData:
