@@ -5,10 +5,7 @@ from network_cases import Case, address_of, at_rest, command, config_of, in_use,
 from sqlalchemy import select
 
 from pileus.server.db.queries import network as networks
-from pileus.server.db.seed import DIRECT_NETWORK_OFFERING
 from pileus.server.db.tables.job import job
-from pileus.server.db.tables.network import network
-from pileus.server.db.tables.offering import network_offering
 from pileus.server.db.transaction import Tx
 from pileus.server.domain.network import NetworkState
 from pileus.server.domain.vm import VmState
@@ -17,13 +14,13 @@ from pileus.server.jobs.submit import JobRef, submit
 from pileus.server.services import network as network_service
 from pileus.server.services import public_ip
 from pileus.server.services import router as routers
-from pileus.server.services.network_direct import Subnet
 from pileus.server.workflows.network_configure import push
 from pileus.server.workflows.network_ready import network_ready
 from pileus.server.workflows.network_shutdown import network_shutdown
 from pileus.testing import World
 from pileus.testing.builders import root
 from pileus.testing.networks import (
+    direct_network,
     guest,
     implement,
     net_of,
@@ -53,26 +50,7 @@ def on_a_vlan(world: World) -> Case:
     """A Direct network at rest, whose VLAN and addresses an administrator gave."""
     cloud = world.cloud()
     user = world.account()
-    with world.db.write() as tx:
-        made = network_service.create(
-            tx,
-            root(),
-            name="lan",
-            display_text="lan",
-            offering_id=tx.scalar(
-                select(network_offering.c.id).where(network_offering.c.name == DIRECT_NETWORK_OFFERING)
-            ),
-            zone_id=cloud.zone,
-            addresses=Subnet("192.0.2.1", "255.255.255.0", "192.0.2.10", "192.0.2.19"),
-            vlan="77",
-            account_name=user.account_name,
-            domain_id=user.domain_id,
-            is_shared=None,
-            is_default=True,
-            network_domain=None,
-            tags=None,
-        )
-        network_id = tx.scalar(select(network.c.id).where(network.c.uuid == made["id"]))
+    network_id = direct_network(world, user, cloud.zone)
     return Case(cloud, user, network_id, guest(world, user, cloud, network_id))
 
 

@@ -4,6 +4,9 @@ import pytest
 from vm_cases import Case, fresh, holds_state, ordered, with_neighbour
 
 from pileus.server.domain.vm import VmState
+from pileus.server.jobs.submit import JobRef
+from pileus.testing import World
+from pileus.testing.networks import direct_network, virtual_network
 from pileus.testing.soundness import SCENARIOS, Scenario, Soundness
 
 DEPLOY = Soundness[Case](
@@ -28,6 +31,22 @@ WITH_DATA_DISK = Soundness[Case](
     holds=holds_state(VmState.RUNNING),
 )
 
+
+def on_two_networks(world: World, case: Case) -> JobRef:
+    """A guest on the account's running network and on a Direct one that nobody has used yet."""
+    own = virtual_network(world, case.caller, case.cloud.zone)
+    lan = direct_network(world, case.caller, case.cloud.zone)
+    return ordered(world, case, network_ids=(own, lan))
+
+
+WITH_TWO_CARDS = Soundness[Case](
+    "vm.deploy",
+    prepare=with_neighbour,
+    submit=on_two_networks,
+    holds=holds_state(VmState.RUNNING),
+    restores=False,
+)
+
 STOPPED = Soundness[Case](
     "vm.create",
     prepare=with_neighbour,
@@ -50,6 +69,11 @@ def test_the_first_deploy_of_an_account_is_sound(scenario: Scenario) -> None:
 @pytest.mark.parametrize("scenario", [Scenario.STRAIGHT, Scenario.STEPS_TWICE, Scenario.UNDOS_TWICE])
 def test_a_deploy_with_a_data_disk_is_sound(scenario: Scenario) -> None:
     WITH_DATA_DISK.check(scenario)
+
+
+@pytest.mark.parametrize("scenario", [Scenario.STEPS_TWICE, Scenario.UNDOS_TWICE])
+def test_a_deploy_on_two_networks_is_sound(scenario: Scenario) -> None:
+    WITH_TWO_CARDS.check(scenario)
 
 
 @pytest.mark.parametrize("scenario", SCENARIOS)

@@ -8,16 +8,19 @@ from pileus.server.db.queries import nic as nics
 from pileus.server.db.queries import router as routers
 from pileus.server.db.queries.network import Net
 from pileus.server.db.queries.router import Router
+from pileus.server.db.seed import DIRECT_NETWORK_OFFERING
 from pileus.server.db.tables.network import network
+from pileus.server.db.tables.offering import network_offering
 from pileus.server.db.tables.vm import vm
 from pileus.server.domain.account import Resource
 from pileus.server.domain.caller import Caller, Owner
 from pileus.server.domain.ids import Id, Network, Vm
 from pileus.server.domain.vm import VmKind, VmState, guest_name
 from pileus.server.jobs.submit import JobRef, submit
-from pileus.server.services.network import own_virtual
+from pileus.server.services.network import create, own_virtual
+from pileus.server.services.network_direct import Subnet
 from pileus.server.workflows.network_implement import network_implement
-from pileus.testing.builders import Cloud
+from pileus.testing.builders import Cloud, root
 from pileus.testing.world import World
 
 
@@ -31,6 +34,29 @@ def virtual_network(world: World, caller: Caller, zone_id: int) -> Id[Network]:
     with world.db.write() as tx:
         networks.public_of(tx, zone_id)
         return Id(own_virtual(tx, owner_of(caller), zone_id))
+
+
+def direct_network(world: World, caller: Caller, zone_id: int) -> Id[Network]:
+    """A Direct network of the account, not implemented: VLAN 77, addresses 192.0.2.10 to .19."""
+    with world.db.write() as tx:
+        offered = select(network_offering.c.id).where(network_offering.c.name == DIRECT_NETWORK_OFFERING)
+        made = create(
+            tx,
+            root(),
+            name="lan",
+            display_text="lan",
+            offering_id=int(tx.scalar(offered)),
+            zone_id=zone_id,
+            addresses=Subnet("192.0.2.1", "255.255.255.0", "192.0.2.10", "192.0.2.19"),
+            vlan="77",
+            account_name=caller.account_name,
+            domain_id=caller.domain_id,
+            is_shared=None,
+            is_default=True,
+            network_domain=None,
+            tags=None,
+        )
+        return Id(int(tx.scalar(select(network.c.id).where(network.c.uuid == made["id"]))))
 
 
 def implement(world: World, network_id: int) -> JobRef:
