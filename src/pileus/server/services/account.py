@@ -237,7 +237,9 @@ def _views(tx: Tx, rows: list[RowMapping]) -> list[dict[str, Any]]:
     ids = [int(row["id"]) for row in rows]
     homes = related(tx, domain, (row["domain_id"] for row in rows))
     members = grouped(tx, users_table, ids, users_table.c.account_id)
-    told = {view["id"]: view for view in user.views(tx, [one for of in members.values() for one in of if one["live"]])}
+    users = [one for of in members.values() for one in of if one["live"]]
+    # Users are in their account's domain.
+    told = {view["id"]: view for view in user.views(tx, users, of={row["id"]: row for row in rows}, inside=homes)}
     counts = count.of_many(tx, count.ACCOUNT, ids)
     states = accounts.guest_states(tx, ids)
     views = []

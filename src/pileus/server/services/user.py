@@ -5,6 +5,7 @@ import hashlib
 import hmac
 import secrets
 import zoneinfo
+from collections.abc import Mapping
 from typing import Any
 
 from sqlalchemy import ColumnElement, RowMapping
@@ -262,10 +263,19 @@ def list_page(
     return views(tx, rows), total
 
 
-def views(tx: Tx, rows: list[RowMapping]) -> list[dict[str, Any]]:
-    """Users as they are told, without a secret among their fields."""
-    of = related(tx, account, (row["account_id"] for row in rows))
-    inside = related(tx, domain, (row["domain_id"] for row in rows))
+def views(
+    tx: Tx,
+    rows: list[RowMapping],
+    *,
+    of: Mapping[int, RowMapping] | None = None,
+    inside: Mapping[int, RowMapping] | None = None,
+) -> list[dict[str, Any]]:
+    """Users as they are told, without a secret among their fields. `of` and `inside`: their accounts and domains by
+    key, if they are known."""
+    if of is None:
+        of = related(tx, account, (row["account_id"] for row in rows))
+    if inside is None:
+        inside = related(tx, domain, (row["domain_id"] for row in rows))
     return [
         {
             "id": row["uuid"],
