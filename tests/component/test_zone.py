@@ -100,6 +100,7 @@ def test_an_advanced_zone_has_a_guest_cidr_unless_told_and_a_basic_one_has_none(
         ({"vlan": "1-4095", "isolation": "vlan"}, "vlan"),
         ({"isolation": "gre"}, "isolation"),
         ({"networktype": "Basic"}, "vlan"),
+        ({"networktype": "Basic", "vlan": None, "securitygroupenabled": True}, "security groups"),
         ({"networktype": "Basic", "vlan": None, "guestcidraddress": "10.1.1.0/24"}, "guest CIDR"),
         ({"domain": "-x.org"}, "domain"),
         ({"domain": "a..b"}, "domain"),

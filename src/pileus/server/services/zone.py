@@ -76,6 +76,9 @@ def create(
     ):
         if value:
             address(value, parameter)
+    if security_groups:
+        # A zone that says its guests are kept apart while nobody does it would be worse than none.
+        raise ParameterError("no host enforces security groups yet: leave it false", parameter="securitygroupenabled")
     if kind is NetworkType.BASIC and vlan:
         raise ParameterError("a Basic zone has no VLAN range", parameter="vlan")
     if kind is NetworkType.BASIC and guest_cidr:
