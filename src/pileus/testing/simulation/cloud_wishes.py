@@ -14,6 +14,7 @@ from pileus.server.domain.account import AccountType
 from pileus.server.domain.host import HostState
 from pileus.server.domain.network import GuestIpType, IpState
 from pileus.server.domain.vm import VmState
+from pileus.server.services.offering import SystemVmType
 from pileus.testing.simulation.credentials import authority
 from pileus.testing.simulation.wishes import GUEST_NETWORK, Parameters, Person, Wishes, wish
 from pileus.wire.messages import HostKind
@@ -201,10 +202,15 @@ def _delete_pod(now: Wishes, person: Person) -> Parameters | None:
 
 
 @wish("addSecondaryStorage")
-def _secondary_storage(now: Wishes, _person: Person) -> Parameters | None:
-    row = now.any(select(zone).where(zone.c.live == 1).order_by(zone.c.id.desc()).limit(1))
+def _secondary_storage(now: Wishes, person: Person) -> Parameters | None:
+    row = now.thing(ids.Zone, person, *([_WITHOUT_STORAGE] if now.dice.random() < 0.9 else []))
     url = f"nfs://192.0.2.9/export/{now.name('secondary')}"
     return None if row is None else {"zoneid": row["uuid"], "url": url, "token": f"one-time-secret-{now.made:04}"}
+
+
+_WITHOUT_STORAGE = zone.c.id.not_in(
+    select(host.c.zone_id).where(host.c.live == 1, host.c.kind == str(HostKind.SECONDARY_STORAGE))
+)
 
 
 @wish("createStoragePool")
@@ -296,7 +302,17 @@ def _certificate(now: Wishes, _person: Person) -> Parameters | None:
 
 @wish("startRouter", "destroyRouter")
 def _router(now: Wishes, person: Person) -> Parameters | None:
-    return {"id": now.uuid_of(ids.Router, person, likely=vm.c.state == str(VmState.STOPPED))}
+    return {"id": now.uuid_of(ids.Router, person, likely=_HALTED)}
+
+
+@wish("changeServiceForRouter")
+def _other_size(now: Wishes, person: Person) -> Parameters | None:
+    size = now.uuid_of(ids.ServiceOffering, person, _FOR_ROUTERS)
+    return {"id": now.uuid_of(ids.Router, person, likely=_HALTED), "serviceofferingid": size}
+
+
+_HALTED = vm.c.state == str(VmState.STOPPED)
+_FOR_ROUTERS = service_offering.c.system_vm_type == str(SystemVmType.ROUTER)
 
 
 @wish("stopRouter", "rebootRouter")

@@ -77,8 +77,8 @@ CORE: Mapping[str, int] = {
     "deleteHost": 1,
     "updateHost": 1,
     "reconnectHost": 1,
-    "startRouter": 2,
-    "stopRouter": 2,
+    "startRouter": 3,
+    "stopRouter": 4,
     "rebootRouter": 1,
     "destroyRouter": 1,
 }
