@@ -235,7 +235,7 @@ def list_page(
 
 def _views(tx: Tx, rows: list[RowMapping]) -> list[dict[str, Any]]:
     ids = [int(row["id"]) for row in rows]
-    homes = related(tx, domain, (row["domain_id"] for row in rows))
+    homes = related(tx, domain, (row["domain_id"] for row in rows), "uuid", "name")
     members = grouped(tx, users_table, ids, users_table.c.account_id)
     users = [one for of in members.values() for one in of if one["live"]]
     # Users are in their account's domain.

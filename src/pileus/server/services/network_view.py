@@ -107,8 +107,8 @@ def list_page(
 
 def views(tx: Tx, caller: Caller, rows: Sequence[RowMapping]) -> list[dict[str, Any]]:
     """The views of some networks; VLANs are shown to root administrators only."""
-    accounts = related(tx, account, (row["account_id"] for row in rows))
-    domains = related(tx, domain, (row["domain_id"] for row in rows))
+    accounts = related(tx, account, (row["account_id"] for row in rows), "name")
+    domains = related(tx, domain, (row["domain_id"] for row in rows), "uuid", "name")
     zones = related(tx, zone, (row["zone_id"] for row in rows))
     offerings = related(tx, network_offering, (row["offering_id"] for row in rows))
     ranges = grouped(tx, vlan_ip_range, (row["id"] for row in rows), vlan_ip_range.c.network_id)

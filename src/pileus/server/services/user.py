@@ -273,9 +273,9 @@ def views(
     """Users as they are told, without a secret among their fields. `of` and `inside`: their accounts and domains by
     key, if they are known."""
     if of is None:
-        of = related(tx, account, (row["account_id"] for row in rows))
+        of = related(tx, account, (row["account_id"] for row in rows), "uuid", "name", "type")
     if inside is None:
-        inside = related(tx, domain, (row["domain_id"] for row in rows))
+        inside = related(tx, domain, (row["domain_id"] for row in rows), "uuid", "name")
     return [
         {
             "id": row["uuid"],

@@ -82,14 +82,15 @@ def view(tx: Tx, caller: Caller, volume_id: int) -> dict[str, Any]:
 
 def views(tx: Tx, caller: Caller, rows: list[RowMapping]) -> list[dict[str, Any]]:
     """Many volumes, in a fixed number of queries."""
-    accounts = related(tx, account, (row["account_id"] for row in rows))
-    domains = related(tx, domain, (row["domain_id"] for row in rows))
+    accounts = related(tx, account, (row["account_id"] for row in rows), "name")
+    domains = related(tx, domain, (row["domain_id"] for row in rows), "uuid", "name")
     zones = related(tx, zone, (row["zone_id"] for row in rows))
-    machines = related(tx, vm, (row["vm_id"] for row in rows))
+    of_machine = ("uuid", "name", "display_name", "state", "hypervisor")
+    machines = related(tx, vm, (row["vm_id"] for row in rows), *of_machine)
     templates = related(tx, template, (row["template_id"] for row in rows))
     disk_offerings = related(tx, disk_offering, (row["disk_offering_id"] for row in rows))
     offerings = related(tx, service_offering, (row["service_offering_id"] for row in rows))
-    pools = related(tx, storage_pool, (row["pool_id"] for row in rows)) if caller.is_admin else {}
+    pools = related(tx, storage_pool, (row["pool_id"] for row in rows), "uuid", "name") if caller.is_admin else {}
     return [
         {
             "id": row["uuid"],

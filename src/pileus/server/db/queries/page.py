@@ -137,11 +137,12 @@ def _in_one(tx: Tx, prepared: Prepared, keys: list[Any]) -> list[tuple[Any, ...]
 
 
 def related(
-    tx: Tx, table: Table, keys: Iterable[int | None], *, key: Column[Any] | None = None
+    tx: Tx, table: Table, keys: Iterable[int | None], *names: str, key: Column[Any] | None = None
 ) -> dict[int, RowMapping]:
-    """Rows of a related table by key, for all keys of a page at once."""
+    """Rows of a related table by key, for all keys of a page at once; with `names`, those columns and the key alone."""
     column = table.c.id if key is None else key
-    return {row[column.name]: row for row in _whole(tx, table, column, {k for k in keys if k is not None})}
+    wanted = {k for k in keys if k is not None}
+    return {row[column.name]: row for row in _rows(tx, table, column, wanted, names=names)}
 
 
 def grouped(
@@ -150,23 +151,30 @@ def grouped(
     """Rows of a related table, gathered by the column that points at the page's rows; with `live`, live ones alone."""
     wanted = set(keys)
     found: dict[int, list[RowMapping]] = {k: [] for k in wanted}
-    for row in _whole(tx, table, column, wanted, live=live):
+    for row in _rows(tx, table, column, wanted, live=live):
         found[row[column.name]].append(row)
     return found
 
 
-def _whole(
-    tx: Tx, table: Table, column: Column[Any], keys: Collection[int], *, live: bool = False
+def _rows(
+    tx: Tx,
+    table: Table,
+    column: Column[Any],
+    keys: Collection[int],
+    *,
+    names: tuple[str, ...] = (),
+    live: bool = False,
 ) -> Sequence[RowMapping]:
     if not keys:
         return ()
     dialect = tx.connection.dialect.name
-    return _whole_rows(table, column, live, dialect).all(tx, keys=as_parameter(keys, dialect))
+    return _finding(table, column, names, live, dialect).all(tx, keys=as_parameter(keys, dialect))
 
 
 @cache
-def _whole_rows(table: Table, column: Column[Any], live: bool, dialect: str) -> Prepared:
-    statement = select(table).where(among(column, dialect))
+def _finding(table: Table, column: Column[Any], names: tuple[str, ...], live: bool, dialect: str) -> Prepared:
+    shown = [column, *(table.c[name] for name in names)] if names else [table]
+    statement = select(*shown).where(among(column, dialect))
     return Prepared(statement.where(table.c.live == 1) if live else statement)
 
 
