@@ -13,8 +13,10 @@ from pileus.wire.router import (
     LoadBalancer,
     PortForward,
     PublicAddress,
+    RemoteAccessVpn,
     RouterConfig,
     StaticNat,
+    VpnUser,
 )
 
 LEASE = Lease("02:00:00:00:00:05", "10.1.1.5", "web")
@@ -26,6 +28,9 @@ SECOND = PublicAddress("203.0.113.11", 24, "203.0.113.1")
 RULE = FirewallRule("r1", "203.0.113.10", "tcp", 80, 89, cidrs=("198.51.100.0/24", "0.0.0.0/0"))
 PING = FirewallRule("r2", "203.0.113.10", "icmp", icmp_type=8, icmp_code=0)
 BALANCER = LoadBalancer("b1", "203.0.113.10", 443, 8443, "roundrobin", ("10.1.1.5", "10.1.1.6"))
+VPN = RemoteAccessVpn(
+    "203.0.113.10", "psk-canary", "10.1.2.1", "10.1.2.2", "10.1.2.8", (VpnUser("ann", "pw1"), VpnUser("bob", "pw2"))
+)
 GOOD = RouterConfig(
     network="n",
     generation=1,
@@ -78,6 +83,10 @@ def static(ip: str = "203.0.113.11", guest_ip: str = "10.1.1.6", **changes: obje
 
 def balancer(**changes: object) -> dict[str, object]:
     return {"load_balancers": (msgspec.structs.replace(BALANCER, **changes),)}
+
+
+def vpn(**changes: object) -> dict[str, object]:
+    return {"vpn": msgspec.structs.replace(VPN, **changes)}
 
 
 BAD = [
@@ -145,6 +154,22 @@ BAD = [
     (forward(guest_end=8090), "length"),
     (two_forwards(id="f1", public_start=100, public_end=109), "id of a port forward"),
     (two_forwards(public_start=89, public_end=98), "overlap"),
+    (vpn(ip="203.0.113.99"), "vpn: '203.0.113.99'"),
+    (vpn(preshared_key=""), "pre-shared key"),
+    (vpn(preshared_key="a\nb"), "pre-shared key"),
+    (vpn(local_ip="10.1.2.3"), "range of addresses"),
+    (vpn(first_ip="10.1.2.9"), "range of addresses"),
+    (vpn(local_ip="10.1.1.77"), "guest network"),
+    (vpn(local_ip="10.0.0.1", first_ip="10.1.0.0", last_ip="10.1.2.8"), "guest network"),
+    (vpn(last_ip="10.1.2.8 x"), "last_ip"),
+    (vpn(users=(VpnUser('a" * *', "pw"),)), "vpn user"),
+    (vpn(users=(VpnUser("ann", "pw\nbob * x *"),)), "vpn user 'ann'"),
+    (vpn(users=(VpnUser("ann", "a"), VpnUser("ann", "b"))), "VPN user"),
+    (
+        vpn(ip="203.0.113.11") | static(),
+        "static NAT",
+    ),
+    (vpn() | forward(protocol="udp", public_start=495, public_end=504), "vpn and port forward 'f1' overlap"),
     (rule(id="a b"), "not an id"),
     (rule(ip="203.0.113.99"), "firewall rule 'r1': '203.0.113.99'"),
     (rule(protocol="sctp"), "protocol 'sctp'"),
@@ -192,6 +217,10 @@ def test_the_text_of_a_refusal_holds_no_password() -> None:
     with pytest.raises(ConfigRefused) as refused:
         check(msgspec.structs.replace(GOOD, **guest(password="canary\n")), has_public_side=True)
     assert "canary" not in refused.value.text
+    for bad in (vpn(preshared_key="canary\n"), vpn(users=(VpnUser("ann", "canary\n"),))):
+        with pytest.raises(ConfigRefused) as refused:
+            check(msgspec.structs.replace(GOOD, **bad), has_public_side=True)
+        assert "canary" not in refused.value.text
 
 
 def test_public_addresses_need_a_public_side() -> None:
@@ -233,6 +262,8 @@ def test_what_was_checked_is_asked_again_where_it_leans_on_what_changed() -> Non
         ping(icmp_type=-1, icmp_code=-1),
         static(),
         balancer(),
+        vpn(),
+        vpn(users=()),
         balancer(members=(), algorithm="source"),
         two_forwards(public_start=100, public_end=109),
     ],

@@ -41,7 +41,7 @@ from pileus.appliance.router.sets import FIREWALL
 from pileus.sandbox.watchdog import Watchdog
 from pileus.wire.appliance import Configure, encode
 from pileus.wire.operations import Reason
-from pileus.wire.router import FirewallRule, PortForward, StaticNat, fingerprint
+from pileus.wire.router import FirewallRule, PortForward, RemoteAccessVpn, StaticNat, fingerprint
 
 WEB_IP, DB_IP = "10.1.1.5", "10.1.1.6"
 OPEN = FirewallRule("open", PUBLIC_IP, "tcp", 8001, 8001)
@@ -301,6 +301,13 @@ def test_a_change_that_the_kernel_refuses_is_taken_back(here: Site) -> None:
     assert here.declare(port_forwards=(TO_WEB,), firewall=(OPEN,)).fingerprint == facts.fingerprint
 
 
+def test_a_router_without_a_machine_of_its_own_refuses_a_vpn(here: Site) -> None:
+    with pytest.raises(Refused) as refused:
+        here.declare(vpn=RemoteAccessVpn(PUBLIC_IP, "key", "10.1.2.1", "10.1.2.2", "10.1.2.8"))
+    assert refused.value.reason is Reason.REJECTED
+    assert "vpn" in refused.value.text
+
+
 def test_the_routers_own_services_stay_closed_to_the_outside(here: Site) -> None:
     everything = FirewallRule("all", PUBLIC_IP, "tcp", 1, 65535)
     here.declare(firewall=(everything, msgspec.structs.replace(everything, id="udp", protocol="udp")))
@@ -318,8 +325,11 @@ def kept(before: dict[str, tuple[int, int]], after: dict[str, tuple[int, int]]) 
     return all(then <= now < then + 2000 for name in names for then, now in zip(before[name], after[name], strict=True))
 
 
-def elements(here: Site) -> tuple[list[str], str, set[str]]:
-    return [here.listed("map", name) for name in FIREWALL], here.listed("map", "kept"), here.marks()
+def elements(here: Site) -> list[set[str]]:
+    """Elements of the maps and sets that rules are in; the kernel lists them in the order of their coming."""
+    listings = [here.listed("map", name) for name in (*FIREWALL, "kept")]
+    inside = [listing.partition("elements = {")[2].partition("}")[0] for listing in listings]
+    return [{" ".join(one.split()) for one in text.split(",")} for text in inside] + [here.marks()]
 
 
 def configure_line(here: Site, firewall: tuple[FirewallRule, ...], number: int) -> bytes:

@@ -18,6 +18,7 @@ from pileus.appliance.machine.arguments import Arguments, NoArguments
 from pileus.appliance.router import control
 from pileus.appliance.router.errors import StepFailed
 from pileus.appliance.router.router import Router, Sides
+from pileus.appliance.router.vpn import OwnMachine
 from pileus.wire.appliance import CONTROL_PORT
 
 STATE = Path("/var/lib/pileus")
@@ -49,7 +50,7 @@ async def _run(told: Arguments) -> int:
         asyncio.get_running_loop().add_signal_handler(number, stopping.set)
     sides = Sides(guest=cards.GUEST, public=cards.PUBLIC if told.public else "")
     await cards.name({told.guest: cards.GUEST, **({told.public: cards.PUBLIC} if told.public else {})})
-    router = Router(sides, state=STATE, files=FILES)
+    router = Router(sides, state=STATE, files=FILES, machine=OwnMachine())
     await router.restore()
     # Who is answered finds the last config in place.
     serving = asyncio.create_task(port.serve(port.device(CONTROL_PORT), lambda line: control.answer(line, router)))

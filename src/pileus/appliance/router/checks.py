@@ -14,6 +14,7 @@ from pileus.appliance.router.public_checks import (
     check_static_nats,
 )
 from pileus.appliance.router.values import guest_address, printable, refuse, unicast, unique
+from pileus.appliance.router.vpn_checks import check_vpn
 from pileus.wire.router import GuestData, Lease, PublicAddress, RouterConfig
 
 SERVICES = frozenset(
@@ -28,6 +29,7 @@ SERVICES = frozenset(
         "firewall",
         "static-nat",
         "load-balancing",
+        "vpn",
     }
 )
 PASSWORD_WORDS = frozenset({"saved_password", "bad_request"})
@@ -65,6 +67,7 @@ def check(config: RouterConfig, *, has_public_side: bool, before: RouterConfig |
     check_firewall(config, before)
     check_static_nats(config, guest_network)
     check_balancers(config, guest_network)
+    check_vpn(config, guest_network)
 
 
 def _place(config: RouterConfig) -> tuple[str, int]:

@@ -6,8 +6,8 @@ import os
 from pathlib import Path
 
 
-def named(program: str, argument: str) -> dict[int, int]:
-    """Processes of this network namespace that run `program` with this argument: each with its parent."""
+def named(program: str, argument: str = "") -> dict[int, int]:
+    """Processes of this network namespace that run `program` (with this argument): each with its parent."""
     ours = os.stat("/proc/self/ns/net").st_ino
     found = {}
     for entry in Path("/proc").iterdir():
@@ -18,7 +18,8 @@ def named(program: str, argument: str) -> dict[int, int]:
             if (entry / "comm").read_text().strip() != program or os.stat(entry / "ns/net").st_ino != ours:
                 continue
             state, parent = (entry / "stat").read_text().rpartition(")")[2].split()[:2]
-            if state != "Z" and argument.encode() in (entry / "cmdline").read_bytes().split(b"\0"):
+            arguments = (entry / "cmdline").read_bytes().split(b"\0")
+            if state != "Z" and (not argument or argument.encode() in arguments):
                 found[int(entry.name)] = int(parent)
     return found
 

@@ -18,6 +18,7 @@ from pileus.appliance.router.nftables import nftables
 from pileus.appliance.router.pages import Pages
 from pileus.appliance.router.reading import Reader
 from pileus.appliance.router.store import Applied, Store, described
+from pileus.appliance.router.vpn import Machine, Vpn
 from pileus.wire.appliance import AddressTraffic, RouterCounters, RuleTraffic
 from pileus.wire.operations import Reason, RouterFacts
 from pileus.wire.router import RouterConfig
@@ -42,9 +43,12 @@ class Sides:
 
 
 class Router:
-    """Owner of everything in its network namespace (or machine). `files` is a directory that everyone may read."""
+    """Owner of everything in its network namespace (or machine). `files` is a directory that everyone may read.
 
-    def __init__(self, sides: Sides, *, state: Path, files: Path) -> None:
+    Only with a `machine` of its own it lets in by VPN.
+    """
+
+    def __init__(self, sides: Sides, *, state: Path, files: Path, machine: Machine | None = None) -> None:
         self.reader = Reader()
         """Reads messages for this router, whichever way they come."""
         self._sides = sides
@@ -57,6 +61,7 @@ class Router:
         self._dnsmasq = Dnsmasq(device=sides.guest, files=files, lease_file=self._store.lease_file)
         self._pages = Pages(frozenset(self._store.saved()), self._keep_saved)
         self._firewall = Firewall(nftables(), guest=sides.guest, public=sides.public)
+        self._vpn = Vpn(machine) if machine else None
         self._haproxy = Haproxy(state / "haproxy")
         # Rules come before the addresses they guard, addresses before the services that listen on them.
         self._parts: tuple[Part, ...] = (
@@ -65,6 +70,7 @@ class Router:
             self._dnsmasq,
             self._pages,
             self._haproxy,
+            *([self._vpn] if self._vpn else []),
         )
 
     async def restore(self) -> None:
@@ -87,6 +93,8 @@ class Router:
         """
         async with self._lock:
             before = self._applied
+            if config.vpn is not None and self._vpn is None:
+                raise ConfigRefused(Reason.REJECTED, "vpn: this router has no machine of its own, which a VPN needs")
             check(config, has_public_side=bool(self._sides.public), before=before.config if before else None)
             wanted = described(config)
             if before is not None:
@@ -103,6 +111,8 @@ class Router:
         async with self._lock:
             await self._dnsmasq.stop()
             await self._haproxy.stop()
+            if self._vpn:
+                await self._vpn.stop()
             await self._pages.apply(None)
 
     @property

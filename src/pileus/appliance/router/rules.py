@@ -165,6 +165,7 @@ def _input(config: RouterConfig, guest: str, public: str, network: str) -> Itera
             yield f'iifname "{public}" icmp type echo-request jump admitted'
             yield f'iifname "{public}" icmp type echo-request accept'
     yield f"ip daddr . tcp dport @{sets.BALANCED} accept"
+    yield from _tunnels(config, public)
     # What is let in is asked for with every packet; only answers to the router's own need no more.
     yield "ct state established ct direction reply accept"
     if "dhcp" in config.services:
@@ -178,6 +179,21 @@ def _input(config: RouterConfig, guest: str, public: str, network: str) -> Itera
     if "password" in config.services:
         yield f"{ours} tcp dport 8080 accept"
     yield "}"
+
+
+def _tunnels(config: RouterConfig, public: str) -> Iterator[str]:
+    """To the router: keys and ESP from anyone, L2TP out of IPsec alone; from a tunnel the name service and ping."""
+    vpn = config.vpn
+    if vpn is None or not public or "vpn" not in config.services:
+        return
+    ours = f'iifname "{public}" ip daddr {vpn.ip}'
+    yield f"{ours} udp dport {{ 500, 4500 }} accept"
+    yield f"{ours} meta l4proto esp accept"
+    yield f"{ours} udp dport 1701 meta secpath exists accept"
+    client = f'iifname "ppp*" ip saddr {vpn.first_ip}-{vpn.last_ip} ip daddr {{ {config.guest_ip}, {vpn.local_ip} }}'
+    yield f"{client} icmp type echo-request accept"
+    if "dns" in config.services:
+        yield f"{client} meta l4proto {{ tcp, udp }} th dport 53 accept"
 
 
 def _forward(config: RouterConfig, guest: str, public: str, network: str) -> Iterator[str]:
@@ -202,6 +218,10 @@ def _forward(config: RouterConfig, guest: str, public: str, network: str) -> Ite
     other = f"ct reply ip daddr != {source.ip} " if source is not None else ""
     yield f"ct status snat {other}ct reply ip daddr . ct original ip saddr != @{sets.OWNED} drop"
     yield "ct state established accept"
+    if config.vpn is not None and public and "vpn" in config.services:
+        clients = f"{config.vpn.first_ip}-{config.vpn.last_ip}"
+        yield f'iifname "ppp*" oifname "{guest}" ip saddr {clients} ip daddr {network} accept'
+        yield f'iifname "{guest}" oifname "ppp*" ip saddr {network} ip daddr {clients} accept'
     if public and "gateway" in config.services:
         # Link-local is where a cloud's own control planes live; nothing out there is for guests.
         yield f'iifname "{guest}" oifname "{public}" ip saddr {network} ip daddr != 169.254.0.0/16 accept'
