@@ -14,7 +14,6 @@ from collections.abc import Collection, Hashable, Sequence
 from dataclasses import dataclass, field
 from functools import cache
 from itertools import chain
-from typing import Any
 
 from sqlalchemy import ColumnElement, Table, and_, bindparam, case, select, update
 
@@ -75,6 +74,16 @@ class _Roll:
     n: int
     keys: "array[int]" = field(default_factory=lambda: array("q"))
     lock: threading.Lock = field(default_factory=threading.Lock)
+    _marked: Prepared | None = None
+
+    def marked(self, table: Table, where: Collection[ColumnElement[bool]]) -> Prepared:
+        """Keys that are marked since generation `older`, each with whether it is in the list now."""
+        if self._marked is None:
+            # A value, not a condition: an index of what is live must not look better than that of the marks.
+            inside = case((and_(*where), 1), else_=0)
+            since = table.c.roll > bindparam("older")
+            self._marked = Prepared(select(table.c.id, inside).where(since).limit(_MOST_CHANGES + 1))
+        return self._marked
 
 
 class _Rolls:
@@ -111,10 +120,7 @@ def _catch_up(tx: Tx, table: Table, where: Collection[ColumnElement[bool]], roll
     n = current(tx, _generation(table))
     if n <= roll.n:
         return
-    # Asked as a value, not as a condition: an index of what is live must not look better than that of the marks.
-    inside = case((and_(*where), 1), else_=0)
-    found = select(table.c.id, inside).where(table.c.roll > roll.n).limit(_MOST_CHANGES + 1)
-    marked: list[Any] = list(tx.execute(found))
+    marked = roll.marked(table, where).tuples(tx, older=roll.n)
     if len(marked) > _MOST_CHANGES:
         _walk(tx, table, where, roll)
     else:
