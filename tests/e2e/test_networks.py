@@ -118,6 +118,8 @@ def test_the_tagged_network_reaches_machines_of_its_vlan_and_no_other(tenant: Te
     with tagged_machine(here, VLAN, NEIGHBOUR_LAN) as ours, tagged_machine(here, OTHER_VLAN, NEIGHBOUR_LAN) as foreign:
         eventually("the neighbour reaches the guest", lambda: answers(here, ours, GUEST_LAN))
         assert tenant.guest.pings(NEIGHBOUR_LAN)
+        page = here.run(["ip", "netns", "exec", ours, "busybox", "wget", "-q", "-O", "-", f"http://{GUEST_LAN}/"])
+        assert "Hello from web" in page
         assert not answers(here, foreign, GUEST_LAN)
         assert answers(here, ours, GUEST_LAN)
 
