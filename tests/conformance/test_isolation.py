@@ -2,6 +2,7 @@
 
 import json
 import os
+import select
 import subprocess
 import sys
 from collections.abc import AsyncIterator, Iterator, Sequence
@@ -31,6 +32,7 @@ pytestmark = [
     pytest.mark.skipif(not can_run() or bool(missing(vlans=True)), reason="needs root and Open vSwitch"),
 ]
 
+PATIENCE_SECONDS = 30.0
 WIRE = [sys.executable, str(Path(__file__).with_name("wire.py"))]
 
 
@@ -104,12 +106,13 @@ class Ear:
     """Hears what comes in on a device."""
 
     def __init__(self, argv: Sequence[str]) -> None:
-        self._process = subprocess.Popen(argv, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+        self._process = subprocess.Popen(argv, stdin=subprocess.PIPE, stdout=subprocess.PIPE, bufsize=0)
         assert self.next() == "ready"
 
     def next(self) -> object:
         """The next thing it says; waits for it."""
         assert self._process.stdout is not None
+        assert select.select([self._process.stdout], [], [], PATIENCE_SECONDS)[0], "nothing came"
         return json.loads(self._process.stdout.readline())
 
     def close(self) -> None:
