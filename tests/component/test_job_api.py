@@ -9,7 +9,7 @@ from pileus.server.db.tables.offering import service_offering
 from pileus.server.db.tables.place import zone
 from pileus.server.db.tables.template import template
 from pileus.server.domain.caller import Owner
-from pileus.server.domain.ids import PortForwardingRule, PublicIp
+from pileus.server.domain.ids import IpForwardingRule, PublicIp
 from pileus.server.events import job_failed, job_started, record, types
 from pileus.server.jobs.context import Nap, StepContext
 from pileus.server.jobs.plan import Plan, step
@@ -153,7 +153,7 @@ def test_every_list_of_what_jobs_work_on_can_tell_of_them() -> None:
     assert worked_on <= set(INSTANCE_KINDS)
     lists = {spec.returns.object_name: spec.returns.kind for spec in registry.values() if spec.is_list}
     assert lists["publicipaddress"] is PublicIp
-    assert lists["ipforwardingrule"] is PortForwardingRule
+    assert lists["ipforwardingrule"] is IpForwardingRule
     assert set(INSTANCE_KINDS) <= set(lists.values())
 
 
