@@ -2,6 +2,7 @@
 
 import asyncio
 import shutil
+from collections.abc import Mapping
 
 from pileus.appliance.router.errors import StepFailed
 
@@ -18,7 +19,7 @@ def find(program: str) -> str:
     return path
 
 
-async def run(program: str, *arguments: str, stdin: str = "") -> str:
+async def run(program: str, *arguments: str, stdin: str = "", environment: Mapping[str, str] | None = None) -> str:
     """What the program wrote; raises StepFailed with its complaint when it fails or does not end in time."""
     process = await asyncio.create_subprocess_exec(
         find(program),
@@ -26,7 +27,7 @@ async def run(program: str, *arguments: str, stdin: str = "") -> str:
         stdin=asyncio.subprocess.PIPE,
         stdout=asyncio.subprocess.PIPE,
         stderr=asyncio.subprocess.PIPE,
-        env=ENVIRONMENT,
+        env={**ENVIRONMENT, **(environment or {})},
     )
     try:
         async with asyncio.timeout(DEADLINE_SECONDS):

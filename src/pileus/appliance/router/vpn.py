@@ -27,6 +27,8 @@ POLL_SECONDS = 0.05
 CHARON = "/usr/sbin/charon-systemd"
 XL2TPD = "xl2tpd"
 
+_CONFIGURED = {"STRONGSWAN_CONF": str(tunnels.CHARON_CONFIG)}
+
 log = structlog.get_logger()
 
 
@@ -105,7 +107,7 @@ class Vpn:
             self._machine.write(path, file)
 
     async def _start_keying(self) -> None:
-        await self._machine.start(CHARON, environment={"STRONGSWAN_CONF": str(tunnels.CHARON_CONFIG)})
+        await self._machine.start(CHARON, environment=_CONFIGURED)
         # It listens some time after its start.
         deadline = asyncio.get_running_loop().time() + READY_SECONDS
         load = ("--load-all", "--noprompt", "--uri", tunnels.VICI, "--file", str(tunnels.SWANCTL_CONFIG))
@@ -170,7 +172,7 @@ class OwnMachine:
                 await _end_left(pid)
 
     async def run(self, program: str, *arguments: str) -> None:
-        await run(program, *arguments)
+        await run(program, *arguments, environment=_CONFIGURED)
 
     def end_sessions(self, users: frozenset[str]) -> None:
         with contextlib.suppress(OSError):
