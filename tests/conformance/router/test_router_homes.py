@@ -4,6 +4,8 @@ A machine takes seconds to boot, so one router serves all tests of its kind, in 
 """
 
 import hashlib
+import socket
+import struct
 import subprocess
 from collections.abc import Iterator
 from pathlib import Path
@@ -38,6 +40,7 @@ from router_world import (
     listening,
     name_server,
     reaches,
+    socket_in,
     until,
 )
 
@@ -46,10 +49,23 @@ from pileus.appliance.image import system
 from pileus.sandbox.remote import RemoteObject
 from pileus.sandbox.watchdog import Watchdog
 from pileus.wire.operations import Reason, RouterMachine
-from pileus.wire.router import LoadBalancer, RouterConfig, fingerprint
+from pileus.wire.router import LoadBalancer, RemoteAccessVpn, RouterConfig, VpnUser, fingerprint
 
 IMAGE = Path(__file__).parents[3] / "build/systemvm.qcow2"
 MACHINE = "vm"
+
+SECURITY_ASSOCIATION, MAIN_MODE = 1, 2
+_ATTRIBUTES = struct.pack("!12H", 0x8001, 7, 0x800E, 128, 0x8002, 2, 0x8003, 1, 0x8004, 14, 0x800B, 1)
+_TRANSFORM = struct.pack("!BBHBBH", 0, 0, 8 + len(_ATTRIBUTES), 1, 1, 0) + _ATTRIBUTES
+_PROPOSAL = struct.pack("!BBHBBBB", 0, 0, 8 + len(_TRANSFORM), 1, 1, 0, 1) + _TRANSFORM
+_ASSOCIATION = struct.pack("!BBHII", 0, 0, 12 + len(_PROPOSAL), 1, 1) + _PROPOSAL
+IKE_PROPOSAL = (
+    b"cookie-1"
+    + bytes(8)
+    + struct.pack("!BBBBII", SECURITY_ASSOCIATION, 0x10, MAIN_MODE, 0, 0, 28 + len(_ASSOCIATION))
+    + _ASSOCIATION
+)
+"""First message of an L2TP client: AES with 128 bits, SHA-1, a pre-shared key, group 14 (RFC 2409, appendix A)."""
 
 pytestmark = [pytest.mark.kvm, pytest.mark.skipif(not can_run(), reason="hosts in namespaces cannot be made here")]
 
@@ -163,6 +179,26 @@ def test_connections_are_balanced(router: Resident, web: Guest, site: Site) -> N
         until(lambda: reaches(site.outside, PUBLIC_IP, 8090), "the balancer has no member")
     router.configure(wanted(3))
     assert not reaches(site.outside, PUBLIC_IP, 8090)
+
+
+def test_vpn_clients_are_answered_by_a_machine_and_refused_by_a_namespace(router: Resident, site: Site) -> None:
+    services = ("dhcp", "dns", "gateway", "source-nat", "user-data", "password", "vpn")
+    access = RemoteAccessVpn(PUBLIC_IP, "key", "10.1.2.1", "10.1.2.2", "10.1.2.8", (VpnUser("ann", "secret"),))
+    with_vpn = wanted(4, services=services, vpn=access)
+    if router.machine is None:
+        with pytest.raises(Refused) as refused:
+            router.configure(with_vpn)
+        assert refused.value.reason is Reason.REJECTED
+        return
+    router.configure(with_vpn)
+    with socket_in(site.outside, socket.SOCK_DGRAM, seconds=30) as client:
+        client.connect((PUBLIC_IP, 500))
+        client.send(IKE_PROPOSAL)
+        answer = client.recv(2000)
+    # Our cookie, one of its own, and the security association that it has chosen.
+    assert answer[:8] == IKE_PROPOSAL[:8]
+    assert answer[8:16] != bytes(8)
+    assert (answer[16], answer[18]) == (SECURITY_ASSOCIATION, MAIN_MODE)
 
 
 def test_the_public_side_has_its_rate(router: Resident, site: Site) -> None:
