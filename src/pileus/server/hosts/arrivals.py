@@ -5,6 +5,7 @@ spoils the batch of another: a batch that fails is done again one by one.
 """
 
 import asyncio
+import time
 from collections.abc import Sequence, Set
 from dataclasses import dataclass, field
 
@@ -17,6 +18,11 @@ from pileus.server.hosts.callbacks import Callbacks
 from pileus.server.hosts.delivery import Delivery, Line
 from pileus.server.hosts.liveness import CHUNK, Change
 from pileus.wire.messages import GoAway, HostIntro
+
+RUSH = 20
+"""So many lines in a second are a rush."""
+GATHER_SECONDS = 0.2
+"""How long more of a rush is waited for."""
 
 HEARD_AT_ONCE = 5000
 """Width of the range of ids whose signs of life are written in one transaction."""
@@ -61,6 +67,29 @@ class _Hearing:
 _Item = _Coming | _Going | _Hearing
 
 
+class Rush:
+    """Whether lines come and go so fast that it is worth to wait a moment for more of them."""
+
+    def __init__(self) -> None:
+        self._second = 0
+        self._count = self._before = 0
+
+    def handled(self, count: int, now: float) -> None:
+        """So many lines have come or gone."""
+        self._turn(int(now))
+        self._count += count
+
+    def is_on(self, now: float) -> bool:
+        """In this second or the one before there were at least `RUSH`."""
+        self._turn(int(now))
+        return max(self._count, self._before) >= RUSH
+
+    def _turn(self, second: int) -> None:
+        if second != self._second:
+            self._before = self._count if second == self._second + 1 else 0
+            self._second, self._count = second, 0
+
+
 class Arrivals:
     """The one who writes down which hosts have lines to this server."""
 
@@ -74,6 +103,7 @@ class Arrivals:
         self._queue: asyncio.Queue[_Item] = asyncio.Queue()
         self._fleets: dict[int, Line] = {}
         self._held: _Item | None = None
+        self._rush = Rush()
         self._worker: asyncio.Task[None] | None = None
 
     def start(self) -> None:
@@ -123,6 +153,9 @@ class Arrivals:
         """What is of the same kind at the head of the queue, with some hundreds of hosts at most."""
         first = self._held or await self._queue.get()
         self._held = None
+        if self._rush.is_on(time.monotonic()) and _size(first) < CHUNK:
+            # One by one, each would cost a transaction of its own.
+            await asyncio.sleep(GATHER_SECONDS)
         batch, size = [first], _size(first)
         while not self._queue.empty():
             following = self._queue.get_nowait()
@@ -131,6 +164,7 @@ class Arrivals:
                 break
             batch.append(following)
             size += _size(following)
+        self._rush.handled(len(batch), time.monotonic())
         return batch
 
     async def _do_alone(self, each: _Item) -> None:
