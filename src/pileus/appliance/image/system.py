@@ -79,6 +79,8 @@ ON_DEMAND = (
     *("ppp_generic", "ppp_async", "ppp_synctty", "ppp_mppe", "l2tp_ppp", "l2tp_netlink", "pppox"),
     *("esp4", "ah4", "xfrm_user", "xfrm4_tunnel", "af_key", "cbc", "hmac", "sha1_generic", "sha256_generic", "md5"),
     *("sha512_generic", "des_generic", "aesni_intel", "gcm", "ctr", "ccm", "authenc", "echainiv", "seqiv", "ecb"),
+    # ESP draws its initialisation vectors from them.
+    *("drbg", "jitterentropy_rng"),
 )
 """Modules that the kernel, or a program of the router, loads when it comes to need them."""
 
