@@ -10,9 +10,10 @@ from sqlalchemy import delete, insert, select, update
 
 from pileus.agent.backends.simulator.world import Image
 from pileus.server.api.command import registry
+from pileus.server.db import rows
 from pileus.server.db.tables.account import account, resource_count
 from pileus.server.db.tables.event import event
-from pileus.server.db.tables.host import host_capacity, storage_pool
+from pileus.server.db.tables.host import host, host_capacity, storage_pool
 from pileus.server.db.tables.job import job
 from pileus.server.db.tables.network import network, network_config, nic, port_forwarding_rule, public_ip, vlan_ip_range
 from pileus.server.db.tables.place import cluster, zone_vnet
@@ -164,6 +165,10 @@ def _running_without_a_life(end: End) -> None:
     end.tx.execute(update(vm).where(vm.c.kind == str(VmKind.USER)).values(state="Stopped"))
 
 
+def _hosts_never_connected(end: End) -> None:
+    end.tx.execute(update(host).values(state="Connecting"))
+
+
 def _rule_on_its_way(end: End) -> None:
     end.tx.execute(update(port_forwarding_rule).values(state="Revoke"))
 
@@ -225,6 +230,7 @@ BREAKS: list[tuple[Callable[[End], list[str]], Callable[[End], None]]] = [
     (invariants.jobs_ended, _job_that_took_a_day),
     (invariants.states_stable, _starting_for_ever),
     (invariants.states_stable, _running_without_a_life),
+    (invariants.states_stable, _hosts_never_connected),
     (invariants.states_stable, _rule_on_its_way),
     (invariants.configs_applied, _behind),
     (invariants.configs_applied, _changed_and_not_declared),
@@ -243,6 +249,14 @@ def test_what_is_broken_is_told(end: End, check: Callable[[End], list[str]], har
     assert not check(end)
     harm(end)
     assert check(end)
+
+
+def test_a_host_to_which_nobody_gave_an_agent_may_wait_for_one(end: End) -> None:
+    row = rows.every(end.tx, host, live=1, kind="Routing")[0]
+    end.tx.execute(update(host).where(host.c.id == row["id"]).values(state="Connecting"))
+    assert invariants.states_stable(end)
+    end.world.hosts.world.hosts.pop(row["uuid"])
+    assert not invariants.states_stable(end)
 
 
 def test_work_that_never_rests_is_told(end: End) -> None:

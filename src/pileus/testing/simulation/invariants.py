@@ -207,10 +207,10 @@ def states_stable(end: End) -> list[str]:
         left.assert_quiet(tx)
     except AssertionError as error:
         wrong += str(error).splitlines()
-    told = {ack.entity for ack in end.acks}
     for row in rows.every(tx, host, live=1):
-        # Who was not told that their host is there, because the server ended, has started no agent for it.
-        if row["state"] != HostState.UP and (row["state"] != HostState.CONNECTING or row["uuid"] in told):
+        has_agent = row["uuid"] in end.world.hosts.world.hosts or row["id"] in end.world.stores
+        # Whose server ended in the call that added it was told of to nobody, and nobody gave it an agent.
+        if row["state"] != HostState.UP and (has_agent or row["state"] != HostState.CONNECTING):
             wrong.append(f"host {row['id']} is {row['state']}")
     for row in rows.every(tx, template_copy):
         if row["state"] in (CopyState.DOWNLOADING, CopyState.REMOVING):
