@@ -242,6 +242,7 @@ async def test_an_ended_certificate_is_refused_and_its_line_ends(site: Site) -> 
     host_id, identity = await site.enrolled()
     async with agent_of(site, identity) as agent:
         await until(lambda: site.state(host_id) is HostState.UP)
+        await agent.connection.welcomed.wait()
         assert site.listener is not None
         (line,) = site.listener.delivery.lines
         assert abs(line.ends_at - site.database.clock.now() - HALF_OVER * 1000) < 60_000
