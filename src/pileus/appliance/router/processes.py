@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import errno
 import os
 from pathlib import Path
 
@@ -30,6 +31,11 @@ async def ended(pid: int, seconds: float | None = None) -> bool:
         handle = os.pidfd_open(pid)
     except ProcessLookupError:
         return True
+    except OSError as error:
+        # Its number lives on as that of a session or group of its children; older kernels say so in this way.
+        if error.errno == errno.EINVAL:
+            return True
+        raise
     loop = asyncio.get_running_loop()
     over = asyncio.Event()
     loop.add_reader(handle, over.set)
