@@ -194,6 +194,19 @@ def _any(tx: Tx, kind: type[Entity], table: Table, user: Caller, mark: str) -> s
     return _uuid(tx, table, _row(tx, table, user, mark))
 
 
+_ADDRESSES = {
+    "gateway": "192.0.2.1",
+    "netmask": "255.255.255.0",
+    "start_ip": "192.0.2.10",
+    "end_ip": "192.0.2.19",
+    "cidrs": "192.0.2.0/24",
+    "local_ip": "10.1.2.1",
+    "first_ip": "10.1.2.2",
+    "last_ip": "10.1.2.8",
+}
+"""What columns of addresses hold: who compares them reads them as such."""
+
+
 def _row(tx: Tx, table: Table, user: Caller, mark: str, **known: Any) -> int:
     """A row with what is known of it; every other column that must hold something gets something of its type."""
     values = dict(known)
@@ -213,7 +226,7 @@ def _row(tx: Tx, table: Table, user: Caller, mark: str, **known: Any) -> int:
         elif isinstance(column.type, Integer | BigInteger | SmallInteger):
             values[column.name] = tx.now if column.name.endswith("_at") else 1
         else:
-            values[column.name] = mark
+            values[column.name] = _ADDRESSES.get(column.name, mark)
     return tx.insert(insert(table).values(values))
 
 

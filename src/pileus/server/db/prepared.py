@@ -109,8 +109,9 @@ class Prepared:
         cursor.close()
         return count
 
-    def _run(self, tx: Tx, values: Mapping[str, Any]) -> tuple[Any, _Form]:
+    def _run(self, tx: Tx, asked: Mapping[str, Any]) -> tuple[Any, _Form]:
         connection = tx.connection
+        values = asked
         form = self._forms.get(connection.dialect.name) or self._form(connection.dialect)
         if form.lists:
             form, values = self._with_room(form, connection.dialect, values)
@@ -122,7 +123,9 @@ class Prepared:
         cursor = _execute(connection, form.sql, sent)
         if form.followed is not None and cursor.rowcount != 0:
             subject, parameter = form.followed
-            changes.noted(connection, subject, given[parameter] if parameter else 0)
+            # A list is known by its own name only as it was asked with.
+            known = asked if parameter in asked else given
+            changes.noted(connection, subject, known[parameter] if parameter else 0)
         return cursor, form
 
     def _form(self, dialect: Dialect) -> _Form:
@@ -134,7 +137,8 @@ class Prepared:
         lengths = {name: len(each) for name, each in filled.items()}
         room = tuple(lengths.values())
         fitting = form.rooms.get(room) or form.rooms.setdefault(room, _form(self._statement, dialect, rooms=lengths))
-        given = dict(values)
+        # Drivers that take names look at every value they are given, asked for or not.
+        given = {name: value for name, value in values.items() if name not in filled}
         for name, each in filled.items():
             given.update(zip(fitting.places[name], each, strict=True))
         return fitting, given
