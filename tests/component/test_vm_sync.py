@@ -12,13 +12,14 @@ from pileus.server.domain.caller import Caller
 from pileus.server.domain.ids import Id, Vm
 from pileus.server.domain.vm import VmState
 from pileus.server.hosts.operations import Waiting
+from pileus.server.services import template as template_service
 from pileus.server.services import vm as vm_service
 from pileus.server.services import vm_sync
 from pileus.testing import World
 from pileus.testing.builders import Cloud, root
 from pileus.testing.networks import router_of, running_network
 from pileus.wire.messages import Answer, VmChange, VmSeen
-from pileus.wire.operations import DeleteVolume, Reason, StartRouter, StartVm, StopVm
+from pileus.wire.operations import DeleteImage, DeleteVolume, Reason, RebootVm, StartRouter, StartVm, StopVm
 
 GUEST_UUID = "5f4dcc3b-5aa7-4d1e-8b27-0242ac120002"
 
@@ -129,6 +130,36 @@ def test_what_dies_before_its_job_has_looked_is_started_again(
     assert len(copies(world, web)) == 1
     assert len(world.hosts.world.running(router_of(world, network_id).name)) == 1
     world.assert_nothing_left()
+
+
+@pytest.mark.parametrize("news", ["told at once", "after the power was lost"])
+def test_what_ends_while_its_reboot_is_open_runs_again(world: World, cloud: Cloud, web: Id[Vm], news: str) -> None:
+    ended = []
+
+    def end(order: Waiting, answer: Answer) -> list[Answer]:
+        if ended or not isinstance(order.operation, RebootVm):
+            return [answer]
+        spec = order.operation.vm
+        ended.append(spec.name)
+        uuid = world.uuid(host, order.host_id)
+        if news == "told at once":
+            world.store(order.host_id, answer)
+            world.hosts.backend(uuid).crash_guest(spec.name)
+            with world.db.write() as tx:
+                vm_sync.happened(tx, order.host_id, uuid=spec.uuid, epoch=spec.epoch, change=VmChange.CRASHED)
+            return [answer]
+        world.hosts.backend(uuid).lose_power()
+        connect(world, order.host_id)
+        return world.hosts.late_answers(uuid)
+
+    world.intercept = end
+    with world.db.write() as tx:
+        vm_service.reboot(tx, root(), web)
+    world.settle()
+
+    assert ended
+    assert len(copies(world, web)) == 1
+    assert row_of(world, web)["state"] == VmState.RUNNING
 
 
 @pytest.mark.parametrize("kind", [StartVm, StartRouter])
@@ -314,3 +345,26 @@ def test_a_file_whose_host_was_down_goes_though_the_host_refuses_once(world: Wor
     world.reconcile("vm-sync")
     world.settle()
     assert list(world.hosts.world.volumes()) == []
+
+
+def test_an_image_whose_storage_was_down_goes_though_it_refuses_once(world: World, cloud: Cloud, alice: Caller) -> None:
+    template_id = world.template(cloud.zone, "mine", owner=alice)
+    there = len(world.stores[cloud.storage].images)
+    world.refuses_delivery = lambda waiting: True
+    with world.db.write() as tx:
+        tx.execute(update(host).where(host.c.id == cloud.storage).values(state="Down"))
+        template_service.delete(tx, alice, template_id, None)
+    world.settle()
+    assert [kind for _, kind in world.pending_operations()] == ["DeleteImage"]
+
+    with world.db.write() as tx:
+        tx.execute(update(host).values(state="Up"))
+    world.refuses_delivery = lambda waiting: False
+    refuse(world, DeleteImage, Reason.FAILED)
+    world.settle()
+    world.instead = lambda waiting: None
+    assert len(world.stores[cloud.storage].images) == there
+
+    world.reconcile("vm-sync")
+    world.settle()
+    assert len(world.stores[cloud.storage].images) == there - 1

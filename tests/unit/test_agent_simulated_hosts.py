@@ -103,6 +103,15 @@ def test_a_bridge_stays_while_another_guest_uses_it(fleet: Fleet) -> None:
     assert fleet.world.bridges() == set()
 
 
+def test_a_bridge_that_would_not_go_is_no_reason_to_take_the_guest_for_gone(fleet: Fleet) -> None:
+    fleet.do(StartVm(vm()))
+    fleet.faults.arm(Fault("unplug_network", reason=Reason.MISSING))
+    assert fleet.do(stop(vm())) is Reason.FAILED
+    assert fleet.world.bridges() == {(HOST, NET)}
+    assert fleet.do(stop(vm())) == Done()
+    assert fleet.world.bridges() == set()
+
+
 def test_a_second_delivery_returns_the_first_answer_and_does_nothing(fleet: Fleet) -> None:
     first = fleet.deliver(HOST, "start", "q", StartVm(vm()))
     assert fleet.deliver(HOST, "start", "q", StartVm(vm())) == first

@@ -160,7 +160,11 @@ class Executor:
         for network in await self._journal.noted_networks(self._host, life.name):
             async with self._bridge_locks[network]:
                 if not self._held[network]:
-                    await self._backend.unplug_network(network)
+                    try:
+                        await self._backend.unplug_network(network)
+                    except Refused as refused:
+                        # Whatever is missing: a bridge that stays must be asked for again.
+                        raise Refused(Reason.FAILED, refused.text) from refused
         await self._journal.drop_networks(self._host, life.name)
 
     async def _check_state(self, operation: AnyOperation, refused: Refused) -> None:

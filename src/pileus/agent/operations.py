@@ -209,7 +209,7 @@ def subject(operation: AnyOperation) -> str:
 def begun_by(operation: AnyOperation) -> Begun | None:
     """The life that the operation begins, if it does."""
     match operation:
-        case StartVm(vm=spec) | StartRouter(router=spec):
+        case StartVm(vm=spec) | RebootVm(vm=spec) | StartRouter(router=spec):
             return Begun(spec.name, spec.epoch)
         case _:
             return None

@@ -26,7 +26,17 @@ from pileus.server.workflows.router_lost import lost
 from pileus.server.workflows.vm_record import stopped
 from pileus.server.workflows.vm_spec import queue_of, stop
 from pileus.wire.messages import VmChange, VmSeen
-from pileus.wire.operations import AnyOperation, DeleteVolume, Reason, Refusal, StartVm, StopRouter, StopVm
+from pileus.wire.operations import (
+    AnyOperation,
+    DeleteImage,
+    DeleteVolume,
+    Reason,
+    RebootVm,
+    Refusal,
+    StartVm,
+    StopRouter,
+    StopVm,
+)
 
 log = structlog.get_logger()
 
@@ -119,7 +129,8 @@ _REFUSED = Prepared(
         or_(
             *(host_operation.c.operation_id.like(f"{prefix}.%") for prefix in _CLEARINGS),
             # To its job the file was gone with its host. No other file ever gets this name.
-            (host_operation.c.kind == DeleteVolume.__name__) & (host_operation.c.answered_at >= job.c.completed_at),
+            host_operation.c.kind.in_([DeleteVolume.__name__, DeleteImage.__name__])
+            & (host_operation.c.answered_at >= job.c.completed_at),
         )
     )
     .where(host_operation.c.id > select(func.max(host_operation.c.id) - _NEWEST).scalar_subquery())
@@ -158,6 +169,10 @@ def _missing(tx: Tx, life: Life, why: str = "its host does not run it any more")
         if life.state is LifeState.PLANNED:
             # It began and ended before the job that starts it has looked: to that job the start has failed.
             operations.gainsay(tx, life.host_id, life.job_id, StartVm.__name__, queue_of(row), why)
+        else:
+            # It rebooted and ended before the job has looked: to that job the reboot has failed. It starts it again.
+            for job_id in vms.open_jobs_on(tx, life.vm_id):
+                operations.gainsay(tx, life.host_id, job_id, RebootVm.__name__, queue_of(row), why)
         return
     if life.state is LifeState.LIVE:
         # What is left of it on the host (a definition, bridges) goes too.

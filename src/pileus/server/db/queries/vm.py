@@ -135,12 +135,17 @@ def has_open_job(tx: Tx, vm_id: int) -> bool:
     return has_open_job_on(tx, f"vm:{vm_id}")
 
 
+def open_jobs_on(tx: Tx, vm_id: int) -> list[int]:
+    """Keys of the jobs that hold the VM or wait for it."""
+    return list(_OPEN_ON.scalars(tx, the_key=f"vm:{vm_id}"))
+
+
 def has_open_job_on(tx: Tx, resource_key: str) -> bool:
     """Whether a job holds the resource or waits for it."""
     return _OPEN_ON.scalar(tx, the_key=resource_key) is not None
 
 
-_OPEN_ON = Prepared(select(job.c.id).where(job.c.open == 1, job.c.resource_key == bindparam("the_key")).limit(1))
+_OPEN_ON = Prepared(select(job.c.id).where(job.c.open == 1, job.c.resource_key == bindparam("the_key")))
 
 
 def open_jobs(tx: Tx, workflow: str) -> int:
