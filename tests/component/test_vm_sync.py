@@ -12,6 +12,7 @@ from pileus.server.domain.caller import Caller
 from pileus.server.domain.ids import Id, Vm
 from pileus.server.domain.vm import VmState
 from pileus.server.hosts.operations import Waiting
+from pileus.server.services import router as router_service
 from pileus.server.services import template as template_service
 from pileus.server.services import vm as vm_service
 from pileus.server.services import vm_sync
@@ -19,7 +20,7 @@ from pileus.testing import World
 from pileus.testing.builders import Cloud, root
 from pileus.testing.networks import router_of, running_network
 from pileus.wire.messages import Answer, VmChange, VmSeen
-from pileus.wire.operations import DeleteImage, DeleteVolume, Reason, RebootVm, StartRouter, StartVm, StopVm
+from pileus.wire.operations import DeleteImage, DeleteVolume, Reason, RebootVm, StartRouter, StartVm, StopRouter, StopVm
 
 GUEST_UUID = "5f4dcc3b-5aa7-4d1e-8b27-0242ac120002"
 
@@ -368,3 +369,24 @@ def test_an_image_whose_storage_was_down_goes_though_it_refuses_once(world: Worl
     world.reconcile("vm-sync")
     world.settle()
     assert len(world.stores[cloud.storage].images) == there - 1
+
+
+def test_a_router_whose_host_was_down_goes_though_the_host_refuses_once(world: World, alice: Caller) -> None:
+    cloud = world.cloud(hosts=1)
+    router = router_of(world, running_network(world, alice, cloud.zone))
+    world.refuses_delivery = lambda waiting: True
+    with world.db.write() as tx:
+        tx.execute(update(host).values(state="Down"))
+        job = router_service.destroy(tx, root(), router.id)
+    world.result(job)
+    with world.db.write() as tx:
+        tx.execute(update(host).values(state="Up"))
+    world.refuses_delivery = lambda waiting: False
+    refuse(world, StopRouter, Reason.FAILED)
+    world.settle()
+    world.instead = lambda waiting: None
+    assert world.hosts.world.running(router.name)
+
+    world.reconcile("vm-sync")
+    world.settle()
+    assert list(world.hosts.world.guests()) == []

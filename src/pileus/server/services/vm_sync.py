@@ -96,7 +96,7 @@ def finish_endings(tx: Tx) -> int:
 
 def clear_away_again(tx: Tx) -> int:
     """Ask hosts once more to end what they refused to end and no job waits for: strays, lost routers, given up lives,
-    and files whose host was down when their job ended.
+    and what was to be stopped or deleted on a host that was down when its job ended.
 
     Returns how many were asked. Called from time to time by the reconciler `vm-sync`.
     """
@@ -128,8 +128,8 @@ _REFUSED = Prepared(
     .where(
         or_(
             *(host_operation.c.operation_id.like(f"{prefix}.%") for prefix in _CLEARINGS),
-            # To its job the file was gone with its host. No other file ever gets this name.
-            host_operation.c.kind.in_([DeleteVolume.__name__, DeleteImage.__name__])
+            # To its job it was gone with its host. No other file ever gets this name, no later life this epoch.
+            host_operation.c.kind.in_([each.__name__ for each in (DeleteVolume, DeleteImage, StopVm, StopRouter)])
             & (host_operation.c.answered_at >= job.c.completed_at),
         )
     )
